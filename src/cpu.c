@@ -1,0 +1,65 @@
+/* CPUID says what the processor has, XGETBV which registers the operating system saves: an
+ * instruction set whose registers are not saved must not be used. Bits are those of the Intel SDM,
+ * volume 2, "CPUID". */
+#include "cpu.h"
+
+#include "isa/x86.h"
+
+#ifdef FSM_X86
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+
+typedef struct {
+  uint32_t eax, ebx, ecx, edx;
+} cpuid_words;
+
+/* All zeros for a leaf that the processor does not know. */
+static cpuid_words cpuid(uint32_t leaf) {
+  cpuid_words w = {0, 0, 0, 0};
+#if defined(_MSC_VER)
+  int words[4];
+  __cpuid(words, 0);
+  if ((uint32_t)words[0] < leaf) return w;
+  __cpuidex(words, (int)leaf, 0);
+  memcpy(&w, words, sizeof w);
+#else
+  if (!__get_cpuid_count(leaf, 0, &w.eax, &w.ebx, &w.ecx, &w.edx)) memset(&w, 0, sizeof w);
+#endif
+  return w;
+}
+
+static uint64_t saved_registers(void) {
+#if defined(_MSC_VER)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+#endif
+}
+
+enum {
+  LEAF1_ECX_FMA = 1 << 12,
+  LEAF1_ECX_OSXSAVE = 1 << 27,
+  LEAF1_ECX_AVX = 1 << 28,
+  LEAF7_EBX_AVX2 = 1 << 5,
+  XCR0_XMM_YMM = 0x6,
+};
+
+static bool has_all(uint64_t word, uint64_t bits) { return (word & bits) == bits; }
+
+bool fsm_cpu_has_avx2(void) {
+  cpuid_words one = cpuid(1);
+  return has_all(one.ecx, LEAF1_ECX_FMA | LEAF1_ECX_OSXSAVE | LEAF1_ECX_AVX) &&
+         has_all(saved_registers(), XCR0_XMM_YMM) && has_all(cpuid(7).ebx, LEAF7_EBX_AVX2);
+}
+
+#else
+
+bool fsm_cpu_has_avx2(void) { return false; }
+
+#endif

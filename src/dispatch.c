@@ -1,0 +1,27 @@
+/* The one file that knows both the processor and the kernels. */
+#include "cpu.h"
+#include "fastsoftmax.h"
+
+extern const fsm_kernels fsm_scalar_f32, fsm_scalar_f64;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const fsm_kernels fsm_avx2_f32, fsm_avx2_f64;
+#endif
+
+static bool always(void) { return true; }
+
+/* Best first. */
+static const struct {
+  bool (*runs)(void);
+  fsm_backend backend;
+} known[] = {
+#if defined(__x86_64__) || defined(_M_X64)
+    {fsm_cpu_has_avx2, {"avx2", &fsm_avx2_f32, &fsm_avx2_f64}},
+#endif
+    {always, {"scalar", &fsm_scalar_f32, &fsm_scalar_f64}},
+};
+
+const fsm_backend *fsm_backend_at(size_t index) {
+  for (size_t k = 0; k < sizeof known / sizeof known[0]; k++)
+    if (known[k].runs() && index-- == 0) return &known[k].backend;
+  return NULL;
+}

@@ -1,0 +1,53 @@
+/* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array.
+ *
+ * The library never allocates, never fails and keeps no state: it is handed valid pointers and
+ * extents. */
+#ifndef FASTSOFTMAX_H
+#define FASTSOFTMAX_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* An array of shape (outer, length, inner), normalised along its middle axis. Strides count
+ * elements.
+ *
+ * x and out have unit stride along inner, or along length where inner is 1. They are the same
+ * memory with the same strides, or disjoint. The output of a log-sum-exp is (outer, inner): its
+ * out_length is unused. */
+typedef struct {
+  size_t outer, length, inner;
+  const void *x;
+  ptrdiff_t x_outer, x_length;
+  void *out;
+  ptrdiff_t out_outer, out_length;
+  const double *temperature; /* NULL for 1; otherwise one a slice, each in [2^-60, 2^60] */
+  ptrdiff_t temperature_outer, temperature_inner;
+  const unsigned char
+      *where; /* NULL for all; otherwise 1 where an element takes part and 0 elsewhere */
+  ptrdiff_t where_outer, where_length, where_inner;
+} fsm_slices;
+
+typedef void fsm_kernel(const fsm_slices *slices);
+
+typedef struct {
+  fsm_kernel *softmax, *log_softmax, *logsumexp;
+} fsm_kernels;
+
+/* The kernels of one instruction set. */
+typedef struct {
+  const char *name;
+  const fsm_kernels *f32, *f64;
+} fsm_backend;
+
+/* The backends that this processor and its operating system can run, best first: the one at
+ * `index`, or NULL past the last. The scalar backend is always among them. */
+const fsm_backend *fsm_backend_at(size_t index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,13 @@
+/* float32, with AVX2 and FMA. */
+#include "isa/x86.h"
+
+#ifdef FSM_X86
+FSM_TARGET_BEGIN("avx2,fma")
+#define FSM_FLOAT32
+#include "vec/avx2.h"
+
+#include "kernels/table.h"
+
+const fsm_kernels fsm_avx2_f32 = FSM_KERNELS;
+FSM_TARGET_END
+#endif

@@ -1,0 +1,155 @@
+/* Slices whose elements are contiguous: inner == 1.
+ *
+ * softmax: a pass for the maximum, a pass that stores the terms and sums them, a pass that scales
+ * them; memory touched per element: three reads and two writes, all but the first read from cache
+ * for rows that fit one. log_softmax: maximum, sum, and one pass that writes. logsumexp: two reads.
+ * The shape is that of Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
+ * softmax functions", IMA J. Numer. Anal. 41(4), 2021, with the shift by the maximum taken in the
+ * exponent.
+ *
+ * Functions here are inlined into kernels for each value of `masked`, which is known to be constant
+ * there. */
+#ifndef FSM_KERNELS_ROWS_H
+#define FSM_KERNELS_ROWS_H
+
+/* The largest element that takes part; -inf if there is none, or none but NaN. */
+FSM_INLINE real row_max(const line *s, const bool masked) {
+  vec m[4];
+  for (size_t k = 0; k < 4; k++) m[k] = v_set1(-(real)INFINITY);
+  size_t i = 0;
+  for (; i + 4 * LANES <= s->length; i += 4 * LANES)
+    for (size_t k = 0; k < 4; k++) m[k] = v_max(line_load(s, i + k * LANES, LANES, masked), m[k]);
+  for (; i + LANES <= s->length; i += LANES) m[0] = v_max(line_load(s, i, LANES, masked), m[0]);
+  if (i < s->length) m[1] = v_max(line_load(s, i, s->length - i, masked), m[1]);
+  return v_reduce_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
+}
+
+/* What a pass over a row's terms works on. */
+typedef struct {
+  const line *row;
+  vec_frame frame;
+  vec origin, max;
+  storage *terms;
+} term_pass;
+
+/* What it does; constants wherever it is inlined. */
+typedef struct {
+  bool masked;
+  bool shifted; /* the frame has an origin other than 0 */
+  bool stores;  /* the terms are stored */
+} term_flags;
+
+/* Add the terms of `count` vectors of `width` elements from i on to the sum; count those that tie
+ * with max instead. */
+FSM_INLINE wide add_terms(wide sum, const term_pass *p, size_t i, const size_t count, size_t width,
+                          vcount *ties, const term_flags flags) {
+  vec x[BLOCK], shifted[BLOCK];
+  exp_term term[BLOCK];
+  for (size_t k = 0; k < count; k++) {
+    x[k] = line_load(p->row, i + k * LANES, width, flags.masked);
+    shifted[k] = flags.shifted ? v_sub(x[k], p->origin) : x[k];
+  }
+  exp_terms(term, shifted, &p->frame, count);
+  for (size_t k = 0; k < count; k++) {
+    vec value = exp_term_value(term[k]);
+    if (flags.stores) line_store(p->row, p->terms, i + k * LANES, width, value, 0, false);
+    mask tie = v_equal(x[k], p->max);
+    *ties = v_count_add(*ties, tie);
+    sum = wide_add_unless(tie, sum, term[k], value);
+  }
+  return sum;
+}
+
+FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
+  size_t length = p->row->length, i = 0;
+  vcount ties = v_count_zero();
+  wide sum = wide_zero();
+  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES)
+    sum = add_terms(sum, p, i, BLOCK, LANES, &ties, flags);
+  for (; i + LANES <= length; i += LANES) sum = add_terms(sum, p, i, 1, LANES, &ties, flags);
+  if (i < length) sum = add_terms(sum, p, i, 1, length - i, &ties, flags);
+  term_sum result = {v_count_reduce(ties), wide_reduce(sum)};
+  return result;
+}
+
+/* The sum of a row's terms, which softmax also stores. */
+FSM_INLINE term_sum sum_of_terms(const line *s, real max, const exp_frame *f, storage *terms,
+                                 const bool stores, const bool masked) {
+  term_pass p = {s, spread(f), v_set1(f->origin), v_set1(max), terms};
+  if (f->origin == 0) return sum_of_row(&p, (term_flags){masked, false, stores});
+  return sum_of_row(&p, (term_flags){masked, true, stores});
+}
+
+FSM_INLINE double row_log_of_sum(const line *s, real max, double temperature, const bool masked) {
+  if (!is_finite(max)) return log_of_nonfinite_sum(s->x, 1, s->where, s->where_stride, s->length);
+  exp_frame f = frame_of(max, rate_of(temperature));
+  return log_of_sum(sum_of_terms(s, max, &f, NULL, false, masked), max, &f);
+}
+
+FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
+                             real_pair scale, const bool masked) {
+  vec term = line_load(terms, i, width, false);
+  vec y = v_mul_add(term, v_set1(scale.hi), v_mul(term, v_set1(scale.lo)));
+  line_store(terms, out, i, width, y, 0, masked);
+}
+
+FSM_INLINE void softmax_row(const line *s, storage *out, double temperature, const bool masked) {
+  real max = row_max(s, masked);
+  real_pair scale = {NAN, NAN};
+  line terms = *s; /* where max is not finite: anything times NaN will do */
+  if (is_finite(max)) {
+    exp_frame f = frame_of(max, rate_of(temperature));
+    scale = scale_of(sum_of_terms(s, max, &f, out, true, masked), max, &f);
+    terms.x = out;
+  }
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
+  if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
+}
+
+FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
+                           const bool masked) {
+  vec y = log_share(line_load(s, i, width, false), v_set1(f->max), v_set1(f->inverse.hi),
+                    v_set1(f->inverse.lo), v_set1(f->minus_log_sum));
+  line_store(s, out, i, width, y, -(real)INFINITY, masked);
+}
+
+FSM_INLINE void log_softmax_row(const line *s, storage *out, double temperature,
+                                const bool masked) {
+  real max = row_max(s, masked);
+  log_frame f = log_frame_of(max, temperature, row_log_of_sum(s, max, temperature, masked));
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, &f, masked);
+  if (i < s->length) log_vector(s, out, i, s->length - i, &f, masked);
+}
+
+FSM_INLINE void logsumexp_row(const line *s, storage *out, double temperature, const bool masked) {
+  real max = row_max(s, masked);
+  *out = (storage)(max + row_log_of_sum(s, max, temperature, masked));
+}
+
+static inline line row_of(const fsm_slices *s, size_t outer) {
+  line row = {(const storage *)s->x + (ptrdiff_t)outer * s->x_outer, s->length,
+              s->where ? s->where + (ptrdiff_t)outer * s->where_outer : NULL, s->where_length};
+  return row;
+}
+
+typedef void row_kernel(const line *row, storage *out, double temperature, const bool masked);
+
+FSM_INLINE void for_each_row(const fsm_slices *s, row_kernel *kernel) {
+  for (size_t outer = 0; outer < s->outer; outer++) {
+    line row = row_of(s, outer);
+    storage *out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
+    double temperature = temperature_of(s, outer, 0);
+    if (row.where)
+      kernel(&row, out, temperature, true);
+    else
+      kernel(&row, out, temperature, false);
+  }
+}
+
+static void softmax_rows(const fsm_slices *s) { for_each_row(s, softmax_row); }
+static void log_softmax_rows(const fsm_slices *s) { for_each_row(s, log_softmax_row); }
+static void logsumexp_rows(const fsm_slices *s) { for_each_row(s, logsumexp_row); }
+
+#endif
