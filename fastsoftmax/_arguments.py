@@ -1,0 +1,159 @@
+"""What the functions accept: each argument is checked and brought to its one form here."""
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+DType = np.dtype[Any]
+
+
+def as_array(name: str, value: object) -> NDArray[Any]:
+    """The argument called `name` as a plain ndarray."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a numpy.ma.MaskedArray, need an array: "
+            "pass its data, and exclude elements by where="
+        )
+    if isinstance(value, np.matrix):
+        raise TypeError(f"{name} is a numpy.matrix, need an array: pass numpy.asarray({name})")
+    return np.asarray(value)
+
+
+def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes to reduce, counted from the front; None stands for all of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    try:
+        axes: tuple[int, ...] = normalize_axis_tuple(axis, max(ndim, 1))
+    except TypeError:
+        raise TypeError(
+            f"axis must be an integer, a tuple of integers or None, got {axis!r}"
+        ) from None
+    return axes if ndim else ()  # NumPy, too, lets a scalar have an axis 0
+
+
+def float_dtype(name: str, dtype: DType) -> DType:
+    """The native floating or complex dtype in which an argument of this dtype takes part."""
+    if _is_bfloat16(dtype):
+        return dtype
+    # NumPy's own types only; the small floats of other packages call themselves kind "f" as well.
+    if issubclass(dtype.type, np.inexact):
+        return dtype.newbyteorder("=")
+    if dtype.kind in "biu" and issubclass(dtype.type, (np.integer, np.bool_)):
+        return np.dtype(np.float64)
+    raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
+
+
+def common_dtype(a: object, a_array: NDArray[Any], b: object, b_array: NDArray[Any]) -> DType:
+    """The dtype of a function of both arguments; Python numbers take part as NumPy's rules say."""
+    floats = float_dtype("a", a_array.dtype), float_dtype("b", b_array.dtype)
+    kinds: list[Any] = [
+        value if type(value) in (bool, int, float, complex) else array.dtype
+        for value, array in ((a, a_array), (b, b_array))
+    ]
+    try:
+        return float_dtype("a", np.result_type(*kinds))
+    except TypeError:
+        # bfloat16 has no common dtype with float16 and the wider integers, but float32 has.
+        return np.promote_types(*map(_at_least_float32, floats))
+
+
+def broadcast_together(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both arguments in their common shape."""
+    try:
+        a_spread, b_spread = np.broadcast_arrays(a, b)
+    except ValueError:
+        raise ValueError(
+            f"a and b have shapes {a.shape} and {b.shape}, which do not broadcast together"
+        ) from None
+    return a_spread, b_spread
+
+
+def result_dtype(natural: DType, dtype: DTypeLike | None) -> DType:
+    """The dtype of the result: `dtype` if it is given, else the input's `natural` one."""
+    if dtype is None:
+        return natural
+    try:
+        asked = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype: {error}") from None
+    wanted = "complex" if natural.kind == "c" else "floating"
+    if _is_bfloat16(asked):
+        is_right = natural.kind != "c"
+    else:
+        is_right = issubclass(asked.type, np.inexact) and (asked.kind == "c") == (
+            wanted == "complex"
+        )
+    if not is_right:
+        raise TypeError(f"dtype must be {wanted} for this input, got {asked}")
+    return asked.newbyteorder("=")
+
+
+def work_dtype(natural: DType, result: DType) -> DType:
+    """The dtype to compute in: the wider of the two, and float32 at least."""
+    return np.promote_types(_at_least_float32(natural), _at_least_float32(result))
+
+
+def _at_least_float32(dtype: DType) -> DType:
+    is_half = dtype.type is np.float16 or _is_bfloat16(dtype)
+    return np.dtype(np.float32) if is_half else dtype
+
+
+def _is_bfloat16(dtype: DType) -> bool:
+    # The type is another package's (ml_dtypes), which only those import who use it.
+    return dtype.type.__name__ == "bfloat16"
+
+
+def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """`where` broadcast to the shape of the input."""
+    if where is None:
+        return None
+    mask = as_array("where", where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where has dtype {mask.dtype}, need bool")
+    return _broadcast("where", mask, shape)
+
+
+def as_temperature(
+    temperature: ArrayLike, shape: tuple[int, ...], axes: tuple[int, ...]
+) -> NDArray[np.float64] | None:
+    """One temperature per slice, broadcast to `shape` with the reduced `axes` of size one.
+
+    None stands for the temperature 1, which needs no work.
+    """
+    if type(temperature) is float and temperature == 1.0:
+        return None
+    values = as_array("temperature", temperature)
+    if values.dtype.kind not in "fiu" and not _is_bfloat16(values.dtype):
+        raise TypeError(f"temperature has dtype {values.dtype}, need real numbers")
+    with np.errstate(over="ignore", under="ignore"):
+        values = values.astype(np.float64)
+    is_wrong = ~((values > 0) & (values < np.inf))
+    if is_wrong.any():
+        raise ValueError(f"temperature must be positive and finite, got {values[is_wrong][0]}")
+    slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return _broadcast("temperature", values, slices)
+
+
+def check_out(out: object, shape: tuple[int, ...], dtype: DType) -> NDArray[Any]:
+    """`out`, if the result can be written to it; of either byte order."""
+    if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"out has dtype {out.dtype}, need {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, need {shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only, need a writeable array")
+    return out
+
+
+def _broadcast(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} has shape {array.shape}, which does not broadcast to {shape}"
+        ) from None

@@ -1,0 +1,102 @@
+"""Which backends exist here, and which one is in force."""
+
+import os
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax import _fallback
+
+BACKENDS = ("avx2", "scalar", "numpy")
+"""Every backend there is, best first."""
+
+VARIABLE = "FASTSOFTMAX_BACKEND"
+"""The environment variable that forces one of them by its name; empty means unset."""
+
+
+def _import_core() -> tuple[ModuleType | None, ImportError | None]:
+    try:
+        from fastsoftmax import _core
+    except ImportError as error:
+        return None, error
+    return _core, None
+
+
+_core, EXTENSION_ERROR = _import_core()
+
+
+class Kernels(Protocol):
+    """What a backend does, on 3-D arrays (outer, length, inner) that are reduced over `length`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def softmax(
+        self,
+        x: NDArray[Any],
+        out: NDArray[Any],
+        temperature: NDArray[np.float64] | None,
+        where: NDArray[np.bool_] | None,
+    ) -> None: ...
+
+    def log_softmax(
+        self,
+        x: NDArray[Any],
+        out: NDArray[Any],
+        temperature: NDArray[np.float64] | None,
+        where: NDArray[np.bool_] | None,
+    ) -> None: ...
+
+    def logsumexp(
+        self, x: NDArray[Any], out: NDArray[Any], where: NDArray[np.bool_] | None
+    ) -> None: ...
+
+    # The quick way of a call with nothing but an array, its axis and perhaps a place for the
+    # result. A lane accepts a call by returning its result; it returns None for any other.
+
+    def softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
+
+    def log_softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
+
+    def logsumexp_lane(self, x: object, axis: object) -> Any: ...
+
+
+class Choice(NamedTuple):
+    """A backend, and why it is the one in force."""
+
+    kernels: Kernels
+    reason: str
+
+
+def available() -> tuple[str, ...]:
+    """The names of the backends that work here, best first."""
+    compiled = () if _core is None else _core.supported()
+    return tuple(name for name in BACKENDS if name in compiled or name == "numpy")
+
+
+def get(name: str) -> Kernels:
+    """The kernels of the backend called `name`; ValueError if there are none, or not here."""
+    if name not in available():
+        problem = "is not available here" if name in BACKENDS else "is unknown"
+        raise ValueError(f"backend {name!r} {problem}; available: {', '.join(available())}")
+    if _core is None or name == "numpy":
+        return _fallback.Kernels()
+    kernels: Kernels = _core.Kernels(name)
+    return kernels
+
+
+def _choose() -> Choice:
+    forced = os.environ.get(VARIABLE)
+    if not forced:
+        return Choice(get(available()[0]), "the best available")
+    try:
+        return Choice(get(forced), f"forced by {VARIABLE}")
+    except ValueError as error:
+        # Not an ImportError: nobody should take it for a missing package and go on without.
+        raise ValueError(f"{VARIABLE}={forced!r}: {error}") from None
+
+
+ACTIVE = _choose()
+"""The backend in force: the one that the environment forces, or the best that works here."""

@@ -1,0 +1,25 @@
+cdef extern from "fastsoftmax.h":
+    ctypedef struct fsm_slices:
+        size_t outer, length, inner
+        const void *x
+        ptrdiff_t x_outer, x_length
+        void *out
+        ptrdiff_t out_outer, out_length
+        const double *temperature
+        ptrdiff_t temperature_outer, temperature_inner
+        const unsigned char *where
+        ptrdiff_t where_outer, where_length, where_inner
+
+    ctypedef void fsm_kernel(const fsm_slices *) noexcept nogil
+
+    ctypedef struct fsm_kernels:
+        fsm_kernel *softmax
+        fsm_kernel *log_softmax
+        fsm_kernel *logsumexp
+
+    ctypedef struct fsm_backend:
+        const char *name
+        const fsm_kernels *f32
+        const fsm_kernels *f64
+
+    const fsm_backend *fsm_backend_at(size_t) noexcept nogil

@@ -1,0 +1,191 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The compiled kernels, behind the interface of `_fallback`: typed memoryviews in, one C call, nothing decided here."""
+
+import numpy as np
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+ctypedef fused real:
+    float
+    double
+
+# A function of fsm_kernels; which one is known where it is called.
+ctypedef enum function:
+    SOFTMAX
+    LOG_SOFTMAX
+    LOGSUMEXP
+
+# Elements from which other threads may run meanwhile: below, handing over the interpreter's lock costs more.
+cdef enum:
+    RELEASE_FROM = 8192
+
+
+def supported():
+    """Names of the compiled backends that this processor and its operating system can run, best first."""
+    names = []
+    cdef const fsm_backend *backend = fsm_backend_at(0)
+    while backend is not NULL:
+        names.append(backend.name.decode())
+        backend = fsm_backend_at(len(names))
+    return tuple(names)
+
+
+cdef class Kernels:
+    """The kernels of one compiled backend."""
+
+    cdef const fsm_backend *_backend
+
+    def __init__(self, name):
+        self._backend = fsm_backend_at(supported().index(name))
+
+    @property
+    def name(self):
+        return self._backend.name.decode()
+
+    def softmax(self, x, out, temperature, where):
+        """Softmax along axis 1 of the 3-D array `x` into `out`."""
+        self._call(SOFTMAX, x, out, temperature, where)
+
+    def log_softmax(self, x, out, temperature, where):
+        """Log-softmax along axis 1 of the 3-D array `x` into `out`."""
+        self._call(LOG_SOFTMAX, x, out, temperature, where)
+
+    def logsumexp(self, x, out, where):
+        """Log-sum-exp along axis 1 of the 3-D array `x` into the 2-D array `out`."""
+        self._call(LOGSUMEXP, x, out[:, np.newaxis, :], None, where)
+
+    def softmax_lane(self, x, axis, out):
+        """Softmax of a plain array along its last axis, or None if this call is not so plain."""
+        return self._lane(SOFTMAX, x, axis, out)
+
+    def log_softmax_lane(self, x, axis, out):
+        """Log-softmax of a plain array along its last axis, or None if this call is not so plain."""
+        return self._lane(LOG_SOFTMAX, x, axis, out)
+
+    def logsumexp_lane(self, x, axis):
+        """Log-sum-exp of a plain array along its last axis, or None if this call is not so plain."""
+        return self._lane(LOGSUMEXP, x, axis, None)
+
+    cdef fsm_kernel *_kernel(self, function which, bint is_float32) noexcept:
+        cdef const fsm_kernels *kernels = self._backend.f32 if is_float32 else self._backend.f64
+        if which == SOFTMAX:
+            return kernels.softmax
+        if which == LOG_SOFTMAX:
+            return kernels.log_softmax
+        return kernels.logsumexp
+
+    cdef _call(self, function which, x, out, temperature, where):
+        if where is not None:
+            where = where.view(np.uint8)
+        if x.dtype == np.float32:
+            run[float](self._kernel(which, True), x, out, temperature, where)
+        else:
+            run[double](self._kernel(which, False), x, out, temperature, where)
+
+    cdef _lane(self, function which, x, axis, out):
+        cdef bint is_float32
+        cdef int ndim
+        cdef cnp.ndarray source, result
+        cdef fsm_slices slices
+        if not is_plain(x):
+            return None
+        source = x
+        ndim = source.ndim
+        if not (axis is None and ndim == 1) and not (
+            type(axis) is int and (axis == -1 or axis == ndim - 1)
+        ):
+            return None
+        is_float32 = cnp.PyArray_TYPE(source) == cnp.NPY_FLOAT32
+        if out is None:
+            result = cnp.PyArray_EMPTY(
+                ndim - 1 if which == LOGSUMEXP else ndim,
+                source.shape,
+                cnp.NPY_FLOAT32 if is_float32 else cnp.NPY_FLOAT64,
+                0,
+            )
+        elif is_plain(out) and may_receive(out, source):
+            result = out
+        else:
+            return None
+
+        slices.length = source.shape[ndim - 1]
+        slices.outer = cnp.PyArray_SIZE(source) // slices.length
+        slices.inner = 1
+        slices.x = cnp.PyArray_DATA(source)
+        slices.out = cnp.PyArray_DATA(result)
+        slices.x_outer = slices.length
+        slices.out_outer = 1 if which == LOGSUMEXP else slices.length
+        slices.x_length = slices.out_length = 1
+        slices.temperature = NULL
+        slices.where = NULL
+        launch(self._kernel(which, is_float32), &slices)
+        return result[()] if cnp.PyArray_NDIM(result) == 0 else result
+
+
+cdef bint is_plain(x) noexcept:
+    """Whether x is exactly an ndarray of float32 or float64, native, aligned, C-contiguous and not empty."""
+    if not cnp.PyArray_CheckExact(x):
+        return False
+    cdef int dtype = cnp.PyArray_TYPE(x)
+    return (
+        (dtype == cnp.NPY_FLOAT32 or dtype == cnp.NPY_FLOAT64)
+        and cnp.PyArray_ISCARRAY_RO(x)
+        and cnp.PyArray_NDIM(x) > 0
+        and cnp.PyArray_SIZE(x) > 0
+    )
+
+
+cdef bint may_receive(cnp.ndarray out, cnp.ndarray x) noexcept:
+    """Whether the plain array `out` fits x and is x's memory or disjoint from it."""
+    cdef const char *source = <const char *> cnp.PyArray_DATA(x)
+    cdef const char *target = <const char *> cnp.PyArray_DATA(out)
+    cdef Py_ssize_t nbytes = cnp.PyArray_NBYTES(x)
+    return (
+        cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_ISWRITEABLE(out)
+        and cnp.PyArray_SAMESHAPE(out, x)
+        and (source == target or source + nbytes <= target or target + nbytes <= source)
+    )
+
+
+cdef run(
+    fsm_kernel *kernel,
+    const real[:, :, :] x,
+    real[:, :, :] out,
+    const double[:, :] temperature,
+    const unsigned char[:, :, :] where,
+):
+    cdef fsm_slices slices
+    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0:
+        return
+    slices.outer = x.shape[0]
+    slices.length = x.shape[1]
+    slices.inner = x.shape[2]
+    slices.x = &x[0, 0, 0]
+    slices.x_outer = x.strides[0] // <Py_ssize_t> sizeof(real)
+    slices.x_length = x.strides[1] // <Py_ssize_t> sizeof(real)
+    slices.out = &out[0, 0, 0]
+    slices.out_outer = out.strides[0] // <Py_ssize_t> sizeof(real)
+    slices.out_length = out.strides[1] // <Py_ssize_t> sizeof(real)
+    slices.temperature = NULL
+    if temperature is not None:
+        slices.temperature = &temperature[0, 0]
+        slices.temperature_outer = temperature.strides[0] // <Py_ssize_t> sizeof(double)
+        slices.temperature_inner = temperature.strides[1] // <Py_ssize_t> sizeof(double)
+    slices.where = NULL
+    if where is not None:
+        slices.where = &where[0, 0, 0]
+        slices.where_outer = where.strides[0]
+        slices.where_length = where.strides[1]
+        slices.where_inner = where.strides[2]
+    launch(kernel, &slices)
+
+
+cdef void launch(fsm_kernel *kernel, const fsm_slices *slices) noexcept:
+    if slices.outer * slices.length * slices.inner < RELEASE_FROM:
+        kernel(slices)
+    else:
+        with nogil:
+            kernel(slices)

@@ -1,0 +1,477 @@
+"""The public functions: what they accept and what they mean, once for every backend."""
+
+from __future__ import annotations  # for help(), which would spell out what ArrayLike stands for
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastsoftmax import _arguments, _backend, _weighted
+from fastsoftmax._layout import Layout
+
+Array = NDArray[Any]
+
+
+class Functions:
+    """The public functions on one backend."""
+
+    def __init__(self, kernels: _backend.Kernels) -> None:
+        self._kernels = kernels
+        self._fallback = _backend.get("numpy")
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # The package's own functions are those of the place where they are unpickled.
+        return "IN_FORCE" if self is IN_FORCE else (Functions, (self._kernels,))
+
+    def softmax(
+        self,
+        x: ArrayLike,
+        axis: Any = None,
+        *,
+        where: ArrayLike | None = None,
+        temperature: ArrayLike = 1.0,
+        dtype: DTypeLike | None = None,
+        out: Array | None = None,
+    ) -> Any:
+        r"""Normalised exponential of the elements along an axis.
+
+        .. math:: \mathrm{softmax}(x)_i = \frac{e^{x_i / T}}{\sum_j e^{x_j / T}}
+
+        Parameters
+        ----------
+        x : array_like
+            The logits: real or complex numbers. Integers and bools are taken as float64.
+        axis : int, tuple of ints or None, optional
+            The axis or axes that are normalised together; None (the default) stands for all.
+        where : array_like of bool, optional
+            Elements to include, broadcast to the shape of `x`. The others are 0 in the result and
+            do not contribute to the sum, whatever their value, NaN included.
+        temperature : array_like, optional
+            The positive number :math:`T`, 1 by default, or an array of them that broadcasts to the
+            shape of `x` with the reduced axes of size one. It does not affect the result's dtype.
+        dtype : dtype_like, optional
+            The floating dtype of the result; by default that of `x`. The work is done in the wider
+            of the two, float16 and bfloat16 in float32, and rounded once.
+        out : ndarray, optional
+            Where to write the result: of its shape and dtype. It may be `x` itself or overlap it.
+
+        Returns
+        -------
+        ndarray or scalar
+            `out` if it is given, else a new array of the shape and memory layout of `x`, or a
+            NumPy scalar if `x` is one.
+
+        Raises
+        ------
+        TypeError
+            If `x` does not consist of numbers or is a masked array or a matrix; if `where` is not
+            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype.
+        ValueError
+            If an axis is repeated; if `where` or `temperature` does not broadcast, or a
+            temperature is not positive and finite; if `out` is read-only or has another shape.
+        numpy.exceptions.AxisError
+            If an axis is out of range. On any error `x` and `out` are left as they were.
+
+        See Also
+        --------
+        log_softmax : the logarithm of the same, which does not underflow.
+        logsumexp : the logarithm of the sum.
+
+        Notes
+        -----
+        float32 and float64 results are within 3 units in the last place of the exact value.
+
+        The result is positive and sums to 1, but that alone does not make it a probability: the
+        softmax of a classifier's logits ranks the classes, and how often the first of them is right
+        is another question, which only data can answer [1]_.
+
+        A slice that contains NaN or +inf, or nothing but -inf, gives NaN. A slice that is masked
+        altogether gives 0.
+
+        References
+        ----------
+        .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+           networks", ICML 2017.
+
+        Examples
+        --------
+        >>> import fastsoftmax
+        >>> fastsoftmax.softmax([[1.0, 2.0, 3.0], [1e4, 1e4, -1e4]], axis=-1).round(3)
+        array([[0.09 , 0.245, 0.665],
+               [0.5  , 0.5  , 0.   ]])
+
+        A high temperature evens out, a low one approaches the maximum:
+
+        >>> fastsoftmax.softmax([1.0, 2.0, 3.0], temperature=5).round(3)
+        array([0.269, 0.329, 0.402])
+
+        Excluded elements:
+
+        >>> fastsoftmax.softmax([1.0, 1.0, float("nan")], where=[True, True, False])
+        array([0.5, 0.5, 0. ])
+        """
+        if where is None and dtype is None and type(temperature) is float and temperature == 1.0:
+            result = self._kernels.softmax_lane(x, axis, out)
+            if result is not None:
+                return result
+        return self._map("softmax", x, axis, where, temperature, dtype, out)
+
+    def log_softmax(
+        self,
+        x: ArrayLike,
+        axis: Any = None,
+        *,
+        where: ArrayLike | None = None,
+        temperature: ArrayLike = 1.0,
+        dtype: DTypeLike | None = None,
+        out: Array | None = None,
+    ) -> Any:
+        r"""Logarithm of the softmax of the elements along an axis.
+
+        .. math:: \mathrm{log\_softmax}(x)_i = \frac{x_i}{T} - \log \sum_j e^{x_j / T}
+
+        Parameters
+        ----------
+        x : array_like
+            The logits: real or complex numbers. Integers and bools are taken as float64.
+        axis : int, tuple of ints or None, optional
+            The axis or axes that are normalised together; None (the default) stands for all.
+        where : array_like of bool, optional
+            Elements to include, broadcast to the shape of `x`. The others are -inf in the result
+            and do not contribute to the sum, whatever their value, NaN included.
+        temperature : array_like, optional
+            The positive number :math:`T`, 1 by default, or an array of them that broadcasts to the
+            shape of `x` with the reduced axes of size one. It does not affect the result's dtype.
+        dtype : dtype_like, optional
+            The floating dtype of the result; by default that of `x`. The work is done in the wider
+            of the two, float16 and bfloat16 in float32, and rounded once.
+        out : ndarray, optional
+            Where to write the result: of its shape and dtype. It may be `x` itself or overlap it.
+
+        Returns
+        -------
+        ndarray or scalar
+            `out` if it is given, else a new array of the shape and memory layout of `x`, or a
+            NumPy scalar if `x` is one.
+
+        Raises
+        ------
+        TypeError
+            If `x` does not consist of numbers or is a masked array or a matrix; if `where` is not
+            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype.
+        ValueError
+            If an axis is repeated; if `where` or `temperature` does not broadcast, or a
+            temperature is not positive and finite; if `out` is read-only or has another shape.
+        numpy.exceptions.AxisError
+            If an axis is out of range. On any error `x` and `out` are left as they were.
+
+        See Also
+        --------
+        softmax : the same without the logarithm.
+        logsumexp : the logarithm of the sum alone.
+
+        Notes
+        -----
+        float32 and float64 results are within 3 units in the last place of the exact value. That
+        holds for the tiny ones as well, at an element that leaves nearly nothing to the others: the
+        largest term is kept out of the sum, and the logarithm is taken of 1 plus the rest [1]_.
+
+        A slice that contains NaN, or nothing but -inf, gives NaN. Beside +inf, which itself gives
+        NaN, everything is -inf. A slice that is masked altogether gives -inf.
+
+        References
+        ----------
+        .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp
+           and softmax functions", IMA J. Numer. Anal. 41 (2021).
+
+        Examples
+        --------
+        >>> import fastsoftmax
+        >>> fastsoftmax.log_softmax([1000.0, 1.0])
+        array([   0., -999.])
+        >>> print(fastsoftmax.log_softmax([0.0, -40.0])[0])
+        -4.248354255291589e-18
+        """
+        if where is None and dtype is None and type(temperature) is float and temperature == 1.0:
+            result = self._kernels.log_softmax_lane(x, axis, out)
+            if result is not None:
+                return result
+        return self._map("log_softmax", x, axis, where, temperature, dtype, out)
+
+    def logsumexp(
+        self,
+        a: ArrayLike,
+        axis: Any = None,
+        b: ArrayLike | None = None,
+        keepdims: bool = False,
+        return_sign: bool = False,
+        *,
+        where: ArrayLike | None = None,
+        dtype: DTypeLike | None = None,
+        out: Array | None = None,
+    ) -> Any:
+        r"""Logarithm of the sum of exponentials along an axis.
+
+        .. math:: \mathrm{logsumexp}(a) = \log \sum_j b_j e^{a_j}
+
+        Parameters
+        ----------
+        a : array_like
+            The exponents: real or complex numbers. Integers and bools are taken as float64.
+        axis : int, tuple of ints or None, optional
+            The axis or axes that are summed over; None (the default) stands for all.
+        b : array_like, optional
+            The factors :math:`b_j`, 1 by default, of any sign or complex; `a` and `b` are broadcast
+            together. An element whose factor is 0 is left out, even if it is infinite or NaN.
+        keepdims : bool, optional
+            Whether the result keeps the reduced axes, with size one. By default it does not.
+        return_sign : bool, optional
+            Whether to return the logarithm of the magnitude of the sum, and its sign. By default a
+            negative sum gives NaN.
+        where : array_like of bool, optional
+            Elements to include, broadcast to the shape of `a` (and `b`). The others do not
+            contribute, whatever their value, NaN included.
+        dtype : dtype_like, optional
+            The dtype of the result, floating, or complex if `a` or `b` is; by default their common
+            one. The work is done in the wider, float16 and bfloat16 in float32, and rounded once.
+        out : ndarray, optional
+            Where to write the logarithm: of its shape and dtype. It may overlap `a` or `b`.
+
+        Returns
+        -------
+        result : ndarray or scalar
+            `out` if it is given, else an array without the reduced axes, or a NumPy scalar if no
+            axis is left.
+        sign : ndarray or scalar
+            Only with ``return_sign=True``: 1, 0 or -1; of a complex sum, its phase, a number of
+            magnitude 1 (or 0), and `result` is then real.
+
+        Raises
+        ------
+        TypeError
+            If `a` or `b` does not consist of numbers or is a masked array or a matrix; if `where`
+            is not boolean, or `dtype` does not fit the input; if `out` has another dtype.
+        ValueError
+            If an axis is repeated; if `b` or `where` does not broadcast; if `out` is read-only or
+            has another shape.
+        numpy.exceptions.AxisError
+            If an axis is out of range. On any error the arguments are left as they were.
+
+        See Also
+        --------
+        softmax : the gradient of this function.
+        log_softmax : the difference of the elements and this function.
+
+        Notes
+        -----
+        The largest term is kept out of the sum, and the logarithm is taken of 1 plus the rest [1]_.
+        The imaginary part of a complex result lies between :math:`-\pi` and :math:`\pi`.
+
+        The sum over no elements, or over -inf alone, is 0: its logarithm is -inf. +inf gives +inf,
+        NaN gives NaN.
+
+        References
+        ----------
+        .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp
+           and softmax functions", IMA J. Numer. Anal. 41 (2021).
+
+        Examples
+        --------
+        >>> import fastsoftmax
+        >>> print(fastsoftmax.logsumexp([1000.0, 1000.0]))
+        1000.6931471805599
+
+        A difference, in logarithms:
+
+        >>> result, sign = fastsoftmax.logsumexp([1.0, 2.0], b=[1, -1], return_sign=True)
+        >>> print(round(result, 6), sign)
+        1.541325 -1.0
+        """
+        if (
+            b is None
+            and where is None
+            and dtype is None
+            and out is None
+            and not (keepdims or return_sign)
+        ):
+            result = self._kernels.logsumexp_lane(a, axis)
+            if result is not None:
+                return result
+        return self._reduce(a, axis, b, keepdims, return_sign, where, dtype, out)
+
+    def _map(
+        self,
+        function: str,
+        x: ArrayLike,
+        axis: Any,
+        where: ArrayLike | None,
+        temperature: ArrayLike,
+        dtype: DTypeLike | None,
+        out: Array | None,
+    ) -> Any:
+        """softmax or log_softmax, the general way."""
+        logits = _arguments.as_array("x", x)
+        natural = _arguments.float_dtype("x", logits.dtype)
+        axes = _arguments.as_axes(axis, logits.ndim)
+        asked = _arguments.result_dtype(natural, dtype)
+        mask = _arguments.as_mask(where, logits.shape)
+        divisors = _arguments.as_temperature(temperature, logits.shape, axes)
+        if out is None:
+            result = np.empty_like(logits, asked, subok=False)
+        else:
+            result = np.asarray(_arguments.check_out(out, logits.shape, asked))
+            mask, divisors = _apart(mask, result), _apart(divisors, result)
+
+        work = _arguments.work_dtype(natural, asked)
+        layout = Layout(result, axes)
+        target = layout.view(result, work)
+        if target is None:
+            place = layout.scratch(work)
+            target = layout.elements(place)
+        else:
+            place = result
+        is_apart = logits is result or not np.may_share_memory(logits, result)
+        source = layout.view(logits, work) if is_apart else None
+        if source is None:
+            # From here on in place.
+            np.copyto(place, logits)
+            source = target
+        getattr(self._kernels_for(work, divisors), function)(
+            source,
+            target,
+            None if divisors is None else layout.slices(divisors),
+            None if mask is None else layout.elements(mask),
+        )
+        if place is not result:
+            _rounded(place, asked, result)
+        return result[()] if out is None else out
+
+    def _reduce(
+        self,
+        a: ArrayLike,
+        axis: Any,
+        b: ArrayLike | None,
+        keepdims: bool,
+        return_sign: bool,
+        where: ArrayLike | None,
+        dtype: DTypeLike | None,
+        out: Array | None,
+    ) -> Any:
+        """logsumexp, the general way."""
+        exponents = _arguments.as_array("a", a)
+        natural = _arguments.float_dtype("a", exponents.dtype)
+        weights = None
+        if b is not None:
+            weights = _arguments.as_array("b", b)
+            natural = _arguments.common_dtype(a, exponents, b, weights)
+            exponents, weights = _arguments.broadcast_together(exponents, weights)
+        if exponents.ndim == 0:
+            # A scalar has one axis here, which keepdims keeps.
+            exponents = exponents[None]
+            weights = None if weights is None else weights[None]
+        axes = _arguments.as_axes(axis, exponents.ndim)
+        asked = _arguments.result_dtype(natural, dtype)
+        mask = _arguments.as_mask(where, exponents.shape)
+        of_log = np.finfo(asked).dtype if asked.kind == "c" and return_sign else asked
+        if out is not None:
+            shape = tuple(
+                1 if i in axes else n
+                for i, n in enumerate(exponents.shape)
+                if keepdims or i not in axes
+            )
+            _arguments.check_out(out, shape, of_log)
+
+        work = _arguments.work_dtype(natural, asked)
+        sign = None
+        if weights is None and work.kind != "c":
+            log_sum = self._plain_log_sum(exponents, axes, mask, work)
+            if return_sign:
+                sign = np.where(np.isnan(log_sum), log_sum, log_sum > -np.inf)
+        else:
+            log_sum, sign = _weighted_log_sum(exponents, weights, axes, mask, work, return_sign)
+        if not keepdims:
+            log_sum = log_sum.squeeze(axes)
+            sign = None if sign is None else sign.squeeze(axes)
+        result = _rounded(log_sum, of_log, out)
+        return result if sign is None else (result, _rounded(sign, asked, None))
+
+    def _plain_log_sum(
+        self,
+        a: Array,
+        axes: tuple[int, ...],
+        mask: NDArray[np.bool_] | None,
+        work: np.dtype[Any],
+    ) -> Array:
+        """The log-sum-exp of real numbers without weights, with reduced axes of size one."""
+        layout = Layout(a, axes)
+        source = layout.view(a, work)
+        if source is None:
+            scratch = layout.scratch(work)
+            np.copyto(scratch, a)
+            source = layout.elements(scratch)
+        outer, _, inner = layout.shape
+        log_sum = np.empty((outer, inner), work)
+        spread = None if mask is None else layout.elements(mask)
+        self._kernels_for(work).logsumexp(source, log_sum, spread)
+        return layout.from_slices(log_sum)
+
+    def _kernels_for(
+        self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
+    ) -> _backend.Kernels:
+        """The kernels that can work in this dtype and with these temperatures."""
+        is_compiled = work.char in "fd" and (temperature is None or _is_moderate(temperature))
+        return self._kernels if is_compiled else self._fallback
+
+
+def _is_moderate(temperature: NDArray[np.float64]) -> bool:
+    """Whether the compiled kernels take these temperatures: products with them stay normal."""
+    return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())
+
+
+def _weighted_log_sum(
+    a: Array,
+    b: Array | None,
+    axes: tuple[int, ...],
+    mask: NDArray[np.bool_] | None,
+    work: np.dtype[Any],
+    return_sign: bool,
+) -> tuple[Array, Array | None]:
+    """The log-sum-exp with weights or of complex numbers, with reduced axes of size one."""
+    a = a.astype(work)
+    if b is not None:
+        b = b.astype(work)
+    if mask is not None:
+        a = np.where(mask, a, -np.inf)
+        b = None if b is None else np.where(mask, b, 0)
+    log_sum, sign = _weighted.logsumexp(
+        _reduced_last(a, axes), None if b is None else _reduced_last(b, axes), return_sign
+    )
+    slices = [1 if i in axes else n for i, n in enumerate(a.shape)]
+    return log_sum.reshape(slices), None if sign is None else sign.reshape(slices)
+
+
+def _reduced_last(array: Array, axes: tuple[int, ...]) -> Array:
+    """`array` with the axes to reduce merged into one, the last."""
+    kept = tuple(i for i in range(array.ndim) if i not in axes)
+    length = math.prod(array.shape[i] for i in axes)
+    return array.transpose(kept + axes).reshape(*(array.shape[i] for i in kept), length)
+
+
+def _apart(array: Any, out: Array) -> Any:
+    """`array`, or a copy of it if writing to `out` could change it."""
+    return array.copy() if array is not None and np.may_share_memory(array, out) else array
+
+
+@np.errstate(all="ignore")
+def _rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
+    """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
+    if out is None:
+        return values.astype(dtype, copy=False)[()]
+    np.copyto(out, values, casting="unsafe")
+    return out
+
+
+IN_FORCE = Functions(_backend.ACTIVE.kernels)
+"""The functions on the backend in force, which the package offers as its own."""

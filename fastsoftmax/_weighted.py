@@ -1,0 +1,81 @@
+"""Log-sum-exp of terms with a sign or a phase: weighted and complex sums, in NumPy."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax import _compensated
+
+Array = NDArray[Any]
+
+
+@np.errstate(all="ignore")
+def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array, Array | None]:
+    """log S of the sum S = sum(weights * exp(a)) over the last axis; or log|S| and S/|S|.
+
+    The reduced axis stays, with size one. An element whose weight is zero counts for nothing, even
+    if it is infinite or NaN. Both arrays have the same shape and dtype; single precision gives
+    results in double precision.
+    """
+    a = _widened(a)
+    if weights is not None:
+        weights = _widened(weights)
+        a = np.where(weights == 0, -np.inf, a)
+    peak = a.real.max(axis=-1, keepdims=True, initial=-np.inf)
+    is_finite = np.isfinite(peak)
+    shift = np.where(is_finite, peak, 0)
+    # Beside an infinite term the finite ones do not matter, only must not overflow.
+    a = np.where(is_finite | ~np.isfinite(a), a, 0)
+    terms = _exp_difference(a, shift)
+    if weights is not None:
+        terms *= weights
+    total = terms.sum(axis=-1, keepdims=True)
+    log_sum = np.log(np.abs(total))
+    if a.shape[-1] > 0:
+        # Where one term dominates, the logarithm of the total would lose the others.
+        lead = np.abs(terms).argmax(axis=-1, keepdims=True)
+        log_lead = np.take_along_axis(a.real - shift, lead, axis=-1)
+        if weights is not None:
+            log_lead += np.log(np.abs(np.take_along_axis(weights, lead, axis=-1)))
+        ratio = _rest_over_lead(terms, lead)
+        np.copyto(log_sum, log_lead + _log_abs1p(ratio), where=np.abs(ratio) < 0.5)
+    log_sum += shift
+    if return_sign:
+        return log_sum, np.sign(total)
+    if total.dtype.kind == "c":
+        result = np.empty_like(total)
+        result.real, result.imag = log_sum, np.angle(total)
+        return result, None
+    return np.where(total < 0, np.nan, log_sum), None
+
+
+def _exp_difference(a: Array, shift: Array) -> Array:
+    """exp(a - shift)"""
+    if a.dtype.kind == "c":
+        return np.asarray(np.exp(a - shift))
+    head, tail = _compensated.difference(a, shift)
+    terms = np.exp(head)
+    # A term that is infinite has no tail, and is left alone.
+    terms += np.multiply(terms, tail, out=tail, where=tail != 0)
+    return np.asarray(terms)
+
+
+def _rest_over_lead(terms: Array, lead: NDArray[np.intp]) -> Array:
+    """The sum of all terms but the one at index `lead`, divided by it; overwrites that one."""
+    leading = np.take_along_axis(terms, lead, axis=-1)
+    np.put_along_axis(terms, lead, 0, axis=-1)
+    return np.asarray(terms.sum(axis=-1, keepdims=True) / leading)
+
+
+def _log_abs1p(z: Array) -> Array:
+    """log|1 + z|, to full relative precision near 0."""
+    if z.dtype.kind == "c":
+        # |1 + z|^2 = 1 + Re z (2 + Re z) + (Im z)^2
+        return np.asarray(np.log1p(z.real * (2 + z.real) + z.imag**2) / 2)
+    return np.asarray(np.log1p(z))
+
+
+def _widened(a: Array) -> Array:
+    wider = {"f": "d", "F": "D"}
+    return a.astype(wider.get(a.dtype.char, a.dtype))
