@@ -1,0 +1,78 @@
+"""Every backend is within 3 ULP of the exact result, at any magnitude of finite logits."""
+
+from functools import cache
+
+import logits
+import numpy as np
+import oracle
+import pytest
+from layouts import ARRANGEMENTS
+from oracle import assert_accurate
+
+DTYPES = ("float32", "float64")
+SHAPES = ((6, 1000), (60, 10))  # slices, elements of a slice
+
+
+@cache
+def known(name: str, shape: tuple[int, int], dtype: str, temperature: float = 1.0):
+    x = logits.make(name, shape, dtype)
+    return x, oracle.exact(x, temperature)
+
+
+def assert_all_accurate(api, x, exact, arrangement=ARRANGEMENTS["rows"], **options):
+    placed = arrangement.place(x)
+    for function in ("softmax", "log_softmax"):
+        got = getattr(api, function)(placed, arrangement.axis, **options)
+        assert_accurate(arrangement.rows(got), getattr(exact, function))
+    if not options:
+        got = api.logsumexp(placed, arrangement.axis)
+        unit = oracle.logsumexp_unit(x, exact.logsumexp)
+        assert_accurate(got.reshape(-1), exact.logsumexp, unit)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize(("name", "dtype"), logits.CASES)
+def test_within_the_bound(api, name, dtype, shape, arrangement):
+    assert_all_accurate(api, *known(name, shape, dtype), ARRANGEMENTS[arrangement])
+
+
+@pytest.mark.parametrize("name", ["normal 1", "all one third", "ascending"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_within_the_bound_for_a_million_elements(api, name, dtype):
+    assert_all_accurate(api, *known(name, (1, 1_000_000), dtype))
+
+
+@pytest.mark.parametrize("arrangement", ["rows", "columns"])
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 1 / 3, 0.7, 3.0, 1e3, 2.0**-59, 2.0**59])
+@pytest.mark.parametrize("name", ["normal 1", "normal 100", "around 1e4", "as large as 1e30"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_temperature_costs_no_accuracy(api, name, dtype, temperature, arrangement):
+    x, exact = known(name, (6, 300), dtype, temperature)
+    assert_all_accurate(api, x, exact, ARRANGEMENTS[arrangement], temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 2.0**-61, 2.0**61, 1e300])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_temperature_of_any_magnitude_is_exact(api, dtype, temperature):
+    x, exact = known("normal 10", (6, 50), dtype, temperature)
+    assert_all_accurate(api, x, exact, temperature=temperature)
+
+
+def test_a_dominated_row_keeps_its_digits(api):
+    """The largest term rounds the others away, unless it is kept out of their sum."""
+    x = np.array([0.0, -40.0])
+    assert api.log_softmax(x)[0] == pytest.approx(-4.248354255291589e-18, rel=1e-15)
+    assert api.logsumexp(x) == pytest.approx(4.248354255291589e-18, rel=1e-15)
+    x = np.float32([0.0, -40.0])
+    assert api.log_softmax(x)[0] == pytest.approx(-4.2483543e-18, rel=1e-6)
+    assert api.logsumexp(x) == pytest.approx(4.2483543e-18, rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 8, 9, 16, 17, 31, 64, 100, 1000])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_dominated_row_keeps_its_digits_wherever_the_largest_stands(api, dtype, length):
+    x = np.full((length, length), -50.0, dtype)
+    np.fill_diagonal(x, 0.0)
+    for arrangement in ARRANGEMENTS.values():
+        assert_all_accurate(api, x, oracle.exact(x), arrangement)

@@ -1,0 +1,198 @@
+"""Which backends there are, which one is in force, and that it is the one that does the work."""
+
+import inspect
+import json
+import platform
+from pathlib import Path
+
+import child
+import fingerprint
+import numpy as np
+import pytest
+
+from fastsoftmax import _backend, _fallback
+from fastsoftmax._functions import Functions
+
+COMPILED = [name for name in _backend.available() if name != "numpy"]
+
+
+def in_force(**environment: str) -> dict:
+    """The backend in force in a new interpreter."""
+    return json.loads(child.output(fingerprint.__file__, **environment))
+
+
+def test_backends_are_listed_best_first():
+    assert _backend.BACKENDS[-1] == "numpy"
+    assert _backend.available() == tuple(n for n in _backend.BACKENDS if n in _backend.available())
+    assert "numpy" in _backend.available()
+
+
+def test_kernels_are_what_their_name_says(kernels, backend):
+    assert kernels.name == backend
+    module = "fastsoftmax._fallback" if backend == "numpy" else "fastsoftmax._core"
+    assert type(kernels).__module__ == module
+
+
+def test_each_backend_computes_in_its_own_way():
+    prints = [fingerprint.fingerprint(Functions(_backend.get(n))) for n in _backend.available()]
+    assert len(set(prints)) == len(prints)
+
+
+def test_a_forced_backend_does_the_work(api, kernels, backend):
+    found = in_force(FASTSOFTMAX_BACKEND=backend)
+    assert found["name"] == found["config"]["backend"] == backend
+    assert found["module"] == type(kernels).__module__
+    assert found["fingerprint"] == fingerprint.fingerprint(api)
+    assert "FASTSOFTMAX_BACKEND" in found["config"]["reason"]
+
+
+@pytest.mark.parametrize("environment", [{}, {"FASTSOFTMAX_BACKEND": ""}], ids=["unset", "empty"])
+def test_the_best_backend_is_in_force_otherwise(environment):
+    best = _backend.available()[0]
+    found = in_force(**environment)
+    assert found["name"] == found["config"]["backend"] == best
+    assert found["fingerprint"] == fingerprint.fingerprint(Functions(_backend.get(best)))
+    assert "FASTSOFTMAX_BACKEND" not in found["config"]["reason"]
+
+
+@pytest.mark.parametrize("name", ["avx1024", "AVX2", " numpy", "numpy,scalar", "0"])
+def test_a_backend_that_does_not_exist_is_an_error(name):
+    done = child.run("-c", "import fastsoftmax", FASTSOFTMAX_BACKEND=name)
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: ")
+    for mention in ("FASTSOFTMAX_BACKEND", name, *_backend.available()):
+        assert mention in last
+    with pytest.raises(ValueError, match="unknown"):
+        _backend.get(name)
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["fastsoftmax._core"] = None
+import fastsoftmax
+from fastsoftmax import _backend
+assert _backend.available() == ("numpy",)
+assert fastsoftmax.softmax([0.0, 0.0]).tolist() == [0.5, 0.5]
+fastsoftmax.show_config()
+"""
+
+
+def test_without_the_extension_numpy_does_the_work_and_the_reason_is_shown():
+    shown = child.output("-c", WITHOUT_EXTENSION)
+    assert "backend in force: numpy" in shown
+    assert "fastsoftmax._core" in shown
+
+
+@pytest.mark.parametrize("name", [n for n in _backend.BACKENDS if n != "numpy"])
+def test_a_backend_that_is_missing_here_is_an_error_and_not_replaced(name):
+    done = child.run("-c", WITHOUT_EXTENSION, FASTSOFTMAX_BACKEND=name)
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: ")
+    for mention in ("FASTSOFTMAX_BACKEND", name, "not available", "numpy"):
+        assert mention in last
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+def test_the_processor_is_recognised():
+    """As the kernel of Linux, where there is one, sees it."""
+    assert "scalar" in COMPILED
+    if platform.machine() not in ("x86_64", "AMD64"):
+        assert "avx2" not in COMPILED
+    elif CPUINFO.exists():
+        flags = CPUINFO.read_text().partition("flags")[2].partition("\n")[0].split()
+        assert ("avx2" in COMPILED) == ("avx2" in flags and "fma" in flags)
+
+
+def signatures(kernels) -> dict:
+    """Public names; for methods, the names and defaults of what they take."""
+    found = {}
+    for name, member in inspect.getmembers(kernels):
+        if not name.startswith("_"):
+            takes = inspect.signature(member).parameters.values() if callable(member) else []
+            found[name] = [(p.name, p.kind, p.default) for p in takes]
+    return found
+
+
+def test_all_kernels_have_the_same_names_and_signatures(kernels):
+    assert signatures(kernels) == signatures(_fallback.Kernels())
+    assert {"name", "softmax", "log_softmax", "logsumexp"} < set(signatures(kernels))
+
+
+def test_importing_the_package_imports_numpy_and_nothing_else():
+    code = "import sys, fastsoftmax; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = set(child.output("-c", code).split())
+    assert not imported & {"scipy", "ml_dtypes", "rich", "matplotlib", "sklearn", "pytest"}
+    assert {"numpy", "fastsoftmax"} <= imported
+
+
+MEMORY = np.arange(12.0)
+PLAIN = np.arange(12.0).reshape(3, 4)
+LANES = ("softmax_lane", "log_softmax_lane")
+
+NOT_PLAIN = {
+    "a list": ([1.0, 2.0], -1, None),
+    "nothing": (None, -1, None),
+    "integers": (np.arange(3), -1, None),
+    "half precision": (PLAIN.astype(np.float16), -1, None),
+    "complex numbers": (PLAIN + 1j, -1, None),
+    "long double": (PLAIN.astype(np.longdouble), -1, None),
+    "a number": (np.array(1.0), None, None),
+    "the other byte order": (PLAIN.astype(PLAIN.dtype.newbyteorder()), -1, None),
+    "not contiguous": (PLAIN[:, ::2], -1, None),
+    "backwards": (PLAIN[::-1], -1, None),
+    "Fortran order": (np.asfortranarray(PLAIN), -1, None),
+    "not aligned": (np.zeros(25, np.uint8)[1:].view(np.float64), -1, None),
+    "a subclass": (np.ma.array(PLAIN), -1, None),
+    "no elements": (np.empty((0, 4)), -1, None),
+    "slices of no elements": (np.empty((3, 0)), -1, None),
+    "another axis": (PLAIN, 0, None),
+    "all axes": (PLAIN, None, None),
+    "a tuple of axes": (PLAIN, (1,), None),
+    "an axis too far": (PLAIN, 2, None),
+    "an axis of floating type": (PLAIN, -1.0, None),
+    "an axis that is no number": (PLAIN, "last", None),
+    "an axis larger than any": (PLAIN, 10**30, None),
+    "out of another shape": (PLAIN, -1, np.zeros((4, 3))),
+    "out of another dtype": (PLAIN, -1, np.zeros((3, 4), np.float32)),
+    "out read-only": (PLAIN, -1, np.broadcast_to(np.zeros(4), (3, 4))),
+    "out not contiguous": (PLAIN, -1, np.zeros((3, 8))[:, ::2]),
+    "out a list": (PLAIN, -1, [0.0] * 12),
+    "out a subclass": (PLAIN, -1, np.ma.zeros((3, 4))),
+    "out overlapping": (MEMORY[:-1], -1, MEMORY[1:]),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
+    x, axis, out = NOT_PLAIN[case]
+    before = None if out is None else np.array(out)
+    for lane in LANES:
+        assert getattr(kernels, lane)(x, axis, out) is None
+    if out is None:
+        assert kernels.logsumexp_lane(x, axis) is None
+    else:
+        np.testing.assert_array_equal(out, before)
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_compiled_lane_takes_what_is_plain(name, dtype):
+    kernels = _backend.get(name)
+    for x, axes in [(PLAIN, (-1, 1)), (PLAIN[0], (-1, 0, None)), (PLAIN[None], (-1, 2))]:
+        x = x.astype(dtype)
+        x.flags.writeable = False
+        for axis in axes:
+            for lane in LANES:
+                assert type(getattr(kernels, lane)(x, axis, None)) is np.ndarray
+                for out in (np.zeros_like(x), x.copy()):
+                    assert getattr(kernels, lane)(x, axis, out) is out
+            got = kernels.logsumexp_lane(x, axis)
+            assert type(got) is (np.ndarray if x.ndim > 1 else dtype)
+            assert got.shape == x.shape[:-1]
+            assert got.dtype == dtype

@@ -1,0 +1,108 @@
+"""Nothing is written outside `out`, and nothing outside `x` has a say in the result."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import oracle
+import pytest
+from oracle import assert_accurate
+
+CANARY = 0xA5
+MARGIN = 32  # elements on each side
+
+
+class Place(NamedTuple):
+    """A view of n slices of some length, of which `size` gives the elements that it spans."""
+
+    axis: int
+    size: Callable[[int, int], int]
+    view: Callable[[np.ndarray, int, int], np.ndarray]
+
+
+PLACES = {
+    "rows": Place(
+        axis=-1,
+        size=lambda n, length: n * length,
+        view=lambda a, n, length: a.reshape(n, length),
+    ),
+    "rows of a wider array": Place(
+        axis=-1,
+        size=lambda n, length: n * (length + 3),
+        view=lambda a, n, length: a.reshape(n, length + 3)[:, 1:-2],
+    ),
+    "every other column": Place(
+        axis=-1,
+        size=lambda n, length: n * 2 * length,
+        view=lambda a, n, length: a.reshape(n, 2 * length)[:, ::2],
+    ),
+    "columns": Place(
+        axis=0,
+        size=lambda n, length: n * length,
+        view=lambda a, n, length: a.reshape(length, n),
+    ),
+    "columns of a wider array": Place(
+        axis=0,
+        size=lambda n, length: (n + 3) * length,
+        view=lambda a, n, length: a.reshape(length, n + 3)[:, 1:-2],
+    ),
+}
+
+
+class Guarded:
+    """A view into a buffer that is full of canaries."""
+
+    def __init__(self, dtype: str, place: Place, offset: int, n: int, length: int) -> None:
+        size = place.size(n, length)
+        self._buffer = np.full(2 * MARGIN + size, np.nan, dtype)
+        self._buffer.view(np.uint8)[...] = CANARY
+        self._canary = self._buffer[0].copy()
+        self.array = place.view(self._buffer[MARGIN + offset :][:size], n, length)
+
+    def assert_all_of_it_written_and_nothing_else(self) -> None:
+        assert not np.any(self.array == self._canary)
+        self.array[...] = self._canary
+        assert np.all(self._buffer.view(np.uint8) == CANARY)
+
+
+def offsets(dtype: str) -> range:
+    """Each alignment to an element within a cache line."""
+    return range(64 // np.dtype(dtype).itemsize)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("length", [*range(41), 63, 64, 65, 127, 129])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_but_out_is_written(api, dtype, length, place):
+    place, n = PLACES[place], 3
+    x = np.random.default_rng(length).normal(0.0, 4.0, (n, length)).astype(dtype)
+    for offset in offsets(dtype):
+        for function in ("softmax", "log_softmax"):
+            out = Guarded(dtype, place, offset, n, length)
+            logits = x if place.axis == -1 else x.T.copy()
+            getattr(api, function)(logits, axis=place.axis, out=out.array)
+            out.assert_all_of_it_written_and_nothing_else()
+        sums = Guarded(dtype, PLACES["rows"], offset, 1, n)
+        api.logsumexp(logits, axis=place.axis, out=sums.array[0])
+        sums.assert_all_of_it_written_and_nothing_else()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("length", [*range(1, 41), 63, 64, 65, 127, 129])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_but_x_is_counted(api, dtype, length, place):
+    """Of NaN around the logits there is no trace in the results."""
+    place, n = PLACES[place], 3
+    rows = np.random.default_rng(length).normal(0.0, 4.0, (n, length)).astype(dtype)
+    exact = oracle.exact(rows)
+    for offset in (0, 1, offsets(dtype)[-1]):
+        buffer = np.full(2 * MARGIN + place.size(n, length), np.nan, dtype)
+        x = place.view(buffer[MARGIN + offset : buffer.size - MARGIN + offset], n, length)
+        np.moveaxis(x, place.axis, -1)[...] = rows
+        for function in ("softmax", "log_softmax"):
+            got = getattr(api, function)(x, axis=place.axis)
+            assert_accurate(np.moveaxis(got, place.axis, -1), getattr(exact, function))
+        assert np.all(np.isfinite(api.logsumexp(x, axis=place.axis)))
+        in_place = api.softmax(x, axis=place.axis, out=x)
+        assert_accurate(np.moveaxis(in_place, place.axis, -1), exact.softmax)
+        assert np.count_nonzero(np.isfinite(buffer)) == rows.size

@@ -1,0 +1,189 @@
+"""What softmax, log-softmax and log-sum-exp of infinities, NaN, nothing and masked elements are."""
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from layouts import ARRANGEMENTS
+from oracle import assert_accurate
+
+INF, NAN = np.inf, np.nan
+DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.longdouble)
+FUNCTIONS = ("softmax", "log_softmax", "logsumexp")
+
+
+class Edge(NamedTuple):
+    x: list[float]
+    softmax: list[float]
+    log_softmax: list[float]
+    logsumexp: float
+    where: list[bool] | None = None
+
+
+EDGES = {
+    "nothing": Edge([], [], [], -INF),
+    "one element": Edge([7.0], [1.0], [0.0], 7.0),
+    "one -inf": Edge([-INF], [NAN], [NAN], -INF),
+    "one inf": Edge([INF], [NAN], [NAN], INF),
+    "one nan": Edge([NAN], [NAN], [NAN], NAN),
+    "a -inf": Edge([0.0, -INF], [1.0, 0.0], [0.0, -INF], 0.0),
+    "all -inf": Edge([-INF, -INF, -INF], [NAN, NAN, NAN], [NAN, NAN, NAN], -INF),
+    "an inf": Edge([INF, 1.0, -1e4], [NAN, NAN, NAN], [NAN, -INF, -INF], INF),
+    "an inf and a -inf": Edge([-INF, INF, 1.0], [NAN, NAN, NAN], [-INF, NAN, -INF], INF),
+    "two infs": Edge([INF, 2.0, INF], [NAN, NAN, NAN], [NAN, -INF, NAN], INF),
+    "a nan": Edge([1.0, NAN, 2.0], [NAN, NAN, NAN], [NAN, NAN, NAN], NAN),
+    "a nan and an inf": Edge([NAN, INF], [NAN, NAN], [NAN, NAN], NAN),
+    "an inf and a nan": Edge([INF, 0.0, NAN], [NAN, NAN, NAN], [NAN, NAN, NAN], NAN),
+    "a nan and a -inf": Edge([-INF, NAN], [NAN, NAN], [NAN, NAN], NAN),
+    "zeros of both signs": Edge([0.0, -0.0], [0.5, 0.5], [-np.log(2)] * 2, np.log(2)),
+    "far apart": Edge([1e4, 0.0, -1e4], [1.0, 0.0, 0.0], [0.0, -1e4, -2e4], 1e4),
+    "masked nan": Edge([5.0, NAN], [1.0, 0.0], [0.0, -INF], 5.0, [True, False]),
+    "masked inf": Edge([INF, 5.0], [0.0, 1.0], [-INF, 0.0], 5.0, [False, True]),
+    "masked -inf": Edge([5.0, -INF], [1.0, 0.0], [0.0, -INF], 5.0, [True, False]),
+    "masked largest": Edge([1e4, 5.0, 5.0], [0, 0.5, 0.5], [-INF, *[-np.log(2)] * 2],
+                           5.0 + np.log(2), [False, True, True]),
+    "all masked": Edge([1.0, 2.0], [0.0, 0.0], [-INF, -INF], -INF, [False, False]),
+    "all masked, of nan and inf": Edge([NAN, INF], [0.0, 0.0], [-INF, -INF], -INF, [False, False]),
+    "all masked but a -inf": Edge([-INF, 5.0], [NAN, 0.0], [NAN, -INF], -INF, [True, False]),
+    "all masked but an inf": Edge([INF, 5.0], [NAN, 0.0], [NAN, -INF], INF, [True, False]),
+    "all masked but a nan": Edge([NAN, 5.0], [NAN, 0.0], [NAN, -INF], NAN, [True, False]),
+    "an inf beside a masked element": Edge(
+        [INF, 5.0, 3.0], [NAN, NAN, 0.0], [NAN, -INF, -INF], INF, [True, True, False]
+    ),
+}  # fmt: skip
+
+
+def quietly(call, *arguments, **options):
+    """The result of a call that must not report a floating-point error, whatever it meets."""
+    with np.errstate(all="raise"):
+        return call(*arguments, **options)
+
+
+def assert_close(got, wanted, dtype):
+    tolerance = 4 * max(float(ml_dtypes.finfo(dtype).eps), np.finfo(np.float64).eps)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(np.float64), wanted, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edge(api, edge, dtype, arrangement):
+    """A slice of each kind, between ordinary ones along each kind of axis."""
+    edge, arrangement = EDGES[edge], ARRANGEMENTS[arrangement]
+    rows = np.zeros((20, len(edge.x)))
+    rows[::3] = edge.x
+    x = arrangement.place(rows.astype(dtype))
+    options = {}
+    if edge.where is not None:
+        where = np.ones(rows.shape, bool)
+        where[::3] = edge.where
+        options["where"] = arrangement.place(where)
+    n = len(edge.x)
+    for function in FUNCTIONS:
+        got = quietly(getattr(api, function), x, arrangement.axis, **options)
+        got = got.reshape(-1, 1) if function == "logsumexp" else arrangement.rows(got)
+        wanted = np.broadcast_to(getattr(edge, function), got[::3].shape)
+        assert_close(got[::3], wanted, dtype)
+        if n:
+            of_zeros = {"softmax": 1 / n, "log_softmax": -np.log(n), "logsumexp": np.log(n)}
+            assert_close(got[1::3], np.full_like(wanted, of_zeros[function]), dtype)
+
+
+def of_one_special(x: np.ndarray, special: float) -> dict[str, np.ndarray]:
+    """The results of finite rows with one special element each."""
+    nothing = np.full(x.shape, NAN)
+    beside = np.where(x == special, NAN, -INF)
+    return {
+        "softmax": nothing,
+        "log_softmax": nothing if np.isnan(special) else beside,
+        "logsumexp": np.full(len(x), special),
+    }
+
+
+@pytest.mark.parametrize("special", [INF, NAN])
+@pytest.mark.parametrize("length", [*range(2, 36), 63, 64, 65, 100])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_special_element_anywhere_in_a_slice(api, dtype, length, special):
+    rows = np.random.default_rng(length).normal(0.0, 4.0, (length, length)).astype(dtype)
+    np.fill_diagonal(rows, special)
+    wanted = of_one_special(rows, special)
+    for arrangement in ARRANGEMENTS.values():
+        x = arrangement.place(rows)
+        for function in ("softmax", "log_softmax"):
+            got = quietly(getattr(api, function), x, arrangement.axis)
+            np.testing.assert_array_equal(arrangement.rows(got), wanted[function])
+        got = quietly(api.logsumexp, x, arrangement.axis)
+        np.testing.assert_array_equal(got.reshape(-1), wanted["logsumexp"])
+
+
+@pytest.mark.parametrize("length", [*range(1, 36), 63, 64, 65, 100])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_finite_element_anywhere_in_a_slice_of_minus_infinities(api, dtype, length):
+    rows = np.full((length, length), -INF, dtype)
+    np.fill_diagonal(rows, 3.0)
+    for arrangement in ARRANGEMENTS.values():
+        x = arrangement.place(rows)
+        got = quietly(api.softmax, x, arrangement.axis)
+        np.testing.assert_array_equal(arrangement.rows(got), np.eye(length))
+        got = quietly(api.log_softmax, x, arrangement.axis)
+        wanted = np.where(np.eye(length) == 1, 0.0, -INF)
+        np.testing.assert_array_equal(arrangement.rows(got), wanted)
+        got = quietly(api.logsumexp, x, arrangement.axis)
+        np.testing.assert_array_equal(got.reshape(-1), np.full(length, 3.0))
+
+
+@pytest.mark.parametrize("special", [INF, NAN, -INF])
+@pytest.mark.parametrize("slices", [2, 3, 8, 9, 17, 33])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_special_slice_does_not_disturb_its_neighbours(api, dtype, slices, special):
+    """Slices may share registers; they share nothing else."""
+    rows = np.random.default_rng(slices).normal(0.0, 4.0, (slices, 12)).astype(dtype)
+    exact = oracle.exact(rows)
+    for spoilt in range(slices):
+        others = np.arange(slices) != spoilt
+        for arrangement in ARRANGEMENTS.values():
+            x = rows.copy()
+            x[spoilt] = special
+            x = arrangement.place(x)
+            for function in ("softmax", "log_softmax"):
+                got = arrangement.rows(getattr(api, function)(x, arrangement.axis))
+                assert_accurate(got[others], getattr(exact, function)[others])
+                assert np.all(np.isnan(got[spoilt]))
+            got = api.logsumexp(x, arrangement.axis).reshape(-1)
+            np.testing.assert_allclose(got[others], exact.logsumexp[others].astype(float), 1e-5)
+            np.testing.assert_equal(got[spoilt], special)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_the_largest_numbers_do_not_overflow(api, dtype):
+    largest = np.array(ml_dtypes.finfo(dtype).max, dtype)
+    apart, alike = np.array([largest, -largest]), np.array([largest, largest])
+    assert quietly(api.softmax, apart).tolist() == [1.0, 0.0]
+    assert quietly(api.log_softmax, apart).tolist() == [0.0, -INF]
+    assert quietly(api.logsumexp, apart) == largest
+    for x in (alike, -alike):
+        assert quietly(api.softmax, x).tolist() == [0.5, 0.5]
+        assert_close(quietly(api.log_softmax, x), [-np.log(2)] * 2, dtype)
+        assert quietly(api.logsumexp, x) == x[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_underflows_through_the_denormals_to_zero(api, dtype):
+    smallest = np.finfo(dtype).smallest_subnormal
+    smallest_logit = np.log(smallest)
+    x = np.array([0.0, np.log(3) + smallest_logit, np.log(0.4) + smallest_logit, -1e4], dtype)
+    assert quietly(api.softmax, x).tolist() == [1.0, 3 * smallest, 0.0, 0.0]
+
+
+def test_integers_are_converted_before_anything_is_subtracted(api):
+    """Differences of unsigned and of narrow integers wrap around."""
+    for dtype in (np.uint8, np.int8, np.uint64):
+        x = np.array([0, 100], dtype)
+        assert api.softmax(x)[0] == pytest.approx(np.exp(-100.0), rel=1e-14)
+        assert api.log_softmax(x).tolist() == [-100.0, pytest.approx(-np.exp(-100.0))]
+    x = np.array([-128, 127], np.int8)
+    assert api.log_softmax(x)[0] == -255.0
+    assert api.softmax([True, False]) == pytest.approx([np.e / (1 + np.e), 1 / (1 + np.e)])
