@@ -28,6 +28,8 @@ core = Extension(
         "src/isa/scalar_f64.c",
         "src/isa/avx2_f32.c",
         "src/isa/avx2_f64.c",
+        "src/isa/avx512_f32.c",
+        "src/isa/avx512_f64.c",
     ],
     depends=sorted(glob("src/**/*.h", recursive=True)),
     include_dirs=["src", numpy.get_include()],

@@ -46,29 +46,35 @@ def float_dtype(name: str, dtype: DType) -> DType:
     raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
 
 
-def common_dtype(a: object, a_array: NDArray[Any], b: object, b_array: NDArray[Any]) -> DType:
-    """The dtype of a function of both arguments; Python numbers take part as NumPy's rules say."""
-    floats = float_dtype("a", a_array.dtype), float_dtype("b", b_array.dtype)
-    kinds: list[Any] = [
+def as_terms(a: ArrayLike, b: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any] | None, DType]:
+    """The exponents and their weights in one shape, and the dtype in which they come together."""
+    exponents = as_array("a", a)
+    if b is None:
+        return exponents, None, float_dtype("a", exponents.dtype)
+    weights = as_array("b", b)
+    dtype = _common_dtype((a, b), (exponents, weights))
+    try:
+        exponents, weights = np.broadcast_arrays(exponents, weights)
+    except ValueError:
+        raise ValueError(
+            f"a and b have shapes {exponents.shape} and {weights.shape}, "
+            "which do not broadcast together"
+        ) from None
+    return exponents, weights, dtype
+
+
+def _common_dtype(given: tuple[Any, Any], arrays: tuple[NDArray[Any], NDArray[Any]]) -> DType:
+    """The dtype of a function of `a` and `b`; Python numbers take part as NumPy's rules say."""
+    floats = [float_dtype(name, x.dtype) for name, x in zip("ab", arrays, strict=True)]
+    kinds = [
         value if type(value) in (bool, int, float, complex) else array.dtype
-        for value, array in ((a, a_array), (b, b_array))
+        for value, array in zip(given, arrays, strict=True)
     ]
     try:
         return float_dtype("a", np.result_type(*kinds))
     except TypeError:
         # bfloat16 has no common dtype with float16 and the wider integers, but float32 has.
         return np.promote_types(*map(_at_least_float32, floats))
-
-
-def broadcast_together(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both arguments in their common shape."""
-    try:
-        a_spread, b_spread = np.broadcast_arrays(a, b)
-    except ValueError:
-        raise ValueError(
-            f"a and b have shapes {a.shape} and {b.shape}, which do not broadcast together"
-        ) from None
-    return a_spread, b_spread
 
 
 def result_dtype(natural: DType, dtype: DTypeLike | None) -> DType:
@@ -79,14 +85,9 @@ def result_dtype(natural: DType, dtype: DTypeLike | None) -> DType:
         asked = np.dtype(dtype)
     except TypeError as error:
         raise TypeError(f"dtype: {error}") from None
-    wanted = "complex" if natural.kind == "c" else "floating"
-    if _is_bfloat16(asked):
-        is_right = natural.kind != "c"
-    else:
-        is_right = issubclass(asked.type, np.inexact) and (asked.kind == "c") == (
-            wanted == "complex"
-        )
-    if not is_right:
+    is_inexact = issubclass(asked.type, np.inexact) or _is_bfloat16(asked)
+    if not is_inexact or (asked.kind == "c") != (natural.kind == "c"):
+        wanted = "complex" if natural.kind == "c" else "floating"
         raise TypeError(f"dtype must be {wanted} for this input, got {asked}")
     return asked.newbyteorder("=")
 
@@ -123,7 +124,7 @@ def as_temperature(
 
     None stands for the temperature 1, which needs no work.
     """
-    if type(temperature) is float and temperature == 1.0:
+    if type(temperature) in (int, float) and temperature == 1:
         return None
     values = as_array("temperature", temperature)
     if values.dtype.kind not in "fiu" and not _is_bfloat16(values.dtype):

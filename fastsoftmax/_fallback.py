@@ -40,8 +40,7 @@ class Kernels:
         """Write softmax(x / temperature) over axis 1 to `out`; masked elements are 0."""
         if x.dtype.kind == "c":
             return _complex.softmax(x, out, temperature, where)
-        for block, slices in _blocks(x.shape):
-            _, head, tail = _exponents(x, block, slices, temperature, where)
+        for block, _, head, tail in _exponents(x, temperature, where):
             terms = np.exp(head)
             if tail is None:
                 np.divide(
@@ -69,9 +68,8 @@ class Kernels:
         """Write log(softmax(x / temperature)) over axis 1 to `out`; masked elements are -inf."""
         if x.dtype.kind == "c":
             return _complex.log_softmax(x, out, temperature, where)
-        for block, slices in _blocks(x.shape):
-            peak, head, tail = _exponents(x, block, slices, temperature, where)
-            log_total = _log_sum(np.exp(head), tail)
+        for block, peak, head, tail in _exponents(x, temperature, where):
+            log_total = _log_sum(head, tail)
             # Beside an infinity every finite element has the logarithm -inf, as head says.
             np.copyto(log_total, 0, where=np.isinf(peak))
             if tail is None:
@@ -87,11 +85,10 @@ class Kernels:
         """Write log(sum(exp(x))) over axis 1 to `out`; masked elements count for nothing."""
         if x.shape[1] == 0:
             out.fill(-np.inf)
-        for block, slices in _blocks(x.shape):
-            peak, head, tail = _exponents(x, block, slices, None, where)
-            log_total = _log_sum(np.exp(head), tail)
+        for block, peak, head, tail in _exponents(x, None, where):
+            log_total = _log_sum(head, tail)
             np.copyto(log_total, 0, where=np.isinf(peak))
-            np.add(peak, log_total, out=out[slices][:, None], casting="same_kind")
+            np.add(peak, log_total, out=out[:, np.newaxis][block], casting="same_kind")
 
     # There is no quicker way than the general one here.
 
@@ -105,8 +102,33 @@ class Kernels:
         return None
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, slice]]]:
-    """Cut (outer, length, inner) into blocks of whole slices: their elements, their slices."""
+def _exponents(
+    x: Array, temperature: NDArray[np.float64] | None, where: NDArray[np.bool_] | None
+) -> Iterator[tuple[tuple[slice, ...], Array, Array, Array | None]]:
+    """Go through x in blocks: where one is, its maxima, and (x - maximum) / temperature in it.
+
+    The latter comes as head + tail, or without a tail where the head is exact enough.
+    """
+    for block in _blocks(x.shape):
+        part = x[block] if where is None else np.where(where[block], x[block], -np.inf)
+        divisor = None if temperature is None else temperature[:, np.newaxis][block]
+        if x.dtype == np.float32:
+            head = part.astype(np.float64)
+            peak = head.max(axis=1, keepdims=True)
+            head -= peak
+            if divisor is not None:
+                head /= divisor
+            yield block, peak, head, None
+        else:
+            peak = part.max(axis=1, keepdims=True)
+            if divisor is None:
+                yield block, peak, *_compensated.difference(part, peak)
+            else:
+                yield block, peak, *_tempered_difference(part, peak, divisor.astype(x.dtype))
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut (outer, length, inner) into blocks of whole slices."""
     if 0 in shape:
         return
     outer, length, inner = shape
@@ -114,36 +136,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[s
     rows = max(1, _BLOCK // (length * columns))
     for i in range(0, outer, rows):
         for j in range(0, inner, columns):
-            of_outer, of_inner = slice(i, i + rows), slice(j, j + columns)
-            yield (of_outer, slice(None), of_inner), (of_outer, of_inner)
-
-
-def _exponents(
-    x: Array,
-    block: tuple[slice, ...],
-    slices: tuple[slice, slice],
-    temperature: NDArray[np.float64] | None,
-    where: NDArray[np.bool_] | None,
-) -> tuple[Array, Array, Array | None]:
-    """The maxima, and (x - maximum) / temperature as head + tail; no tail if head is enough."""
-    x = x[block]
-    if where is not None:
-        x = np.where(where[block], x, -np.inf)
-    is_widened = x.dtype == np.float32
-    if is_widened:
-        x = x.astype(np.float64)
-    peak = x.max(axis=1, keepdims=True)
-    divisor = None
-    if temperature is not None:
-        divisor = temperature[slices][:, None].astype(x.dtype)
-    if is_widened:
-        x -= peak
-        if divisor is not None:
-            x /= divisor
-        return peak, x, None
-    if divisor is None:
-        return peak, *_compensated.difference(x, peak)
-    return peak, *_tempered_difference(x, peak, divisor)
+            yield slice(i, i + rows), slice(None), slice(j, j + columns)
 
 
 def _tempered_difference(x: Array, peak: Array, temperature: Array) -> tuple[Array, Array]:
@@ -185,12 +178,21 @@ def _pairwise_sum(terms: Array) -> Array:
         half = length // 2
         terms[:, :half] += terms[:, length - half : length]
         length -= half
-    return terms[:, :length].sum(axis=1, keepdims=True)
+    total: Array = terms[:, :length].sum(axis=1, keepdims=True)
+    return total
 
 
-def _log_sum(terms: Array, corrections: Array | None) -> Array:
-    """log of that sum, to full relative precision near 0."""
-    whole, fraction = _sum(terms, corrections)
-    whole -= 1
-    whole += fraction
-    return np.log1p(whole)
+def _log_sum(head: Array, tail: Array | None) -> Array:
+    """log of the sum of exp(head + tail) over axis 1, to full relative precision near 0."""
+    whole, fraction = _sum(np.exp(head), tail)
+    rest = whole - 1
+    rest += fraction
+    is_tiny = (rest > 0) & (rest < 2.0**20 * np.finfo(rest.dtype).smallest_normal)
+    if is_tiny.any():
+        # Among its terms are denormal ones, which have lost digits: sum them enlarged by e^64.
+        terms = np.where(head < 0, np.exp(head + 64), 0)
+        if tail is not None:
+            terms += terms * tail
+        np.copyto(rest, _pairwise_sum(terms) * np.exp(head.dtype.type(-64)), where=is_tiny)
+    log_sum: Array = np.log1p(rest)
+    return log_sum

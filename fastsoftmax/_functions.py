@@ -346,7 +346,7 @@ class Functions:
         )
         if place is not result:
             _rounded(place, asked, result)
-        return result[()] if out is None else out
+        return _array_or_scalar(result) if out is None else out
 
     def _reduce(
         self,
@@ -360,27 +360,13 @@ class Functions:
         out: Array | None,
     ) -> Any:
         """logsumexp, the general way."""
-        exponents = _arguments.as_array("a", a)
-        natural = _arguments.float_dtype("a", exponents.dtype)
-        weights = None
-        if b is not None:
-            weights = _arguments.as_array("b", b)
-            natural = _arguments.common_dtype(a, exponents, b, weights)
-            exponents, weights = _arguments.broadcast_together(exponents, weights)
-        if exponents.ndim == 0:
-            # A scalar has one axis here, which keepdims keeps.
-            exponents = exponents[None]
-            weights = None if weights is None else weights[None]
+        exponents, weights, natural = _arguments.as_terms(a, b)
         axes = _arguments.as_axes(axis, exponents.ndim)
         asked = _arguments.result_dtype(natural, dtype)
         mask = _arguments.as_mask(where, exponents.shape)
         of_log = np.finfo(asked).dtype if asked.kind == "c" and return_sign else asked
+        shape = _reduced_shape(exponents.shape, axes, keepdims)
         if out is not None:
-            shape = tuple(
-                1 if i in axes else n
-                for i, n in enumerate(exponents.shape)
-                if keepdims or i not in axes
-            )
             _arguments.check_out(out, shape, of_log)
 
         work = _arguments.work_dtype(natural, asked)
@@ -391,11 +377,10 @@ class Functions:
                 sign = np.where(np.isnan(log_sum), log_sum, log_sum > -np.inf)
         else:
             log_sum, sign = _weighted_log_sum(exponents, weights, axes, mask, work, return_sign)
-        if not keepdims:
-            log_sum = log_sum.squeeze(axes)
-            sign = None if sign is None else sign.squeeze(axes)
-        result = _rounded(log_sum, of_log, out)
-        return result if sign is None else (result, _rounded(sign, asked, None))
+        result = _rounded(log_sum.reshape(shape), of_log, out)
+        if sign is None:
+            return result
+        return result, _rounded(sign.reshape(shape), asked, None)
 
     def _plain_log_sum(
         self,
@@ -425,6 +410,14 @@ class Functions:
         return self._kernels if is_compiled else self._fallback
 
 
+def _reduced_shape(
+    shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
+) -> tuple[int, ...]:
+    if keepdims and not shape:
+        return (1,)  # as SciPy has it
+    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+
+
 def _is_moderate(temperature: NDArray[np.float64]) -> bool:
     """Whether the compiled kernels take these temperatures: products with them stay normal."""
     return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())
@@ -448,7 +441,7 @@ def _weighted_log_sum(
     log_sum, sign = _weighted.logsumexp(
         _reduced_last(a, axes), None if b is None else _reduced_last(b, axes), return_sign
     )
-    slices = [1 if i in axes else n for i, n in enumerate(a.shape)]
+    slices = _reduced_shape(a.shape, axes, keepdims=True)
     return log_sum.reshape(slices), None if sign is None else sign.reshape(slices)
 
 
@@ -468,9 +461,13 @@ def _apart(array: Any, out: Array) -> Any:
 def _rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
     """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
     if out is None:
-        return values.astype(dtype, copy=False)[()]
+        return _array_or_scalar(values.astype(dtype, copy=False))
     np.copyto(out, values, casting="unsafe")
     return out
+
+
+def _array_or_scalar(result: Array) -> Any:
+    return result if result.ndim else result[()]
 
 
 IN_FORCE = Functions(_backend.ACTIVE.kernels)

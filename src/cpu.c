@@ -47,8 +47,13 @@ enum {
   LEAF1_ECX_OSXSAVE = 1 << 27,
   LEAF1_ECX_AVX = 1 << 28,
   LEAF7_EBX_AVX2 = 1 << 5,
+  LEAF7_EBX_AVX512F = 1 << 16,
+  LEAF7_EBX_AVX512DQ = 1 << 17,
+  LEAF7_EBX_AVX512BW = 1 << 30,
   XCR0_XMM_YMM = 0x6,
+  XCR0_OPMASK_ZMM = 0xe0,
 };
+static const uint32_t LEAF7_EBX_AVX512VL = 1u << 31;
 
 static bool has_all(uint64_t word, uint64_t bits) { return (word & bits) == bits; }
 
@@ -58,8 +63,15 @@ bool fsm_cpu_has_avx2(void) {
          has_all(saved_registers(), XCR0_XMM_YMM) && has_all(cpuid(7).ebx, LEAF7_EBX_AVX2);
 }
 
+bool fsm_cpu_has_avx512(void) {
+  return fsm_cpu_has_avx2() && has_all(saved_registers(), XCR0_OPMASK_ZMM) &&
+         has_all(cpuid(7).ebx,
+                 LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL);
+}
+
 #else
 
+bool fsm_cpu_has_avx512(void) { return false; }
 bool fsm_cpu_has_avx2(void) { return false; }
 
 #endif

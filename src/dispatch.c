@@ -4,7 +4,7 @@
 
 extern const fsm_kernels fsm_scalar_f32, fsm_scalar_f64;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const fsm_kernels fsm_avx2_f32, fsm_avx2_f64;
+extern const fsm_kernels fsm_avx2_f32, fsm_avx2_f64, fsm_avx512_f32, fsm_avx512_f64;
 #endif
 
 static bool always(void) { return true; }
@@ -15,6 +15,7 @@ static const struct {
   fsm_backend backend;
 } known[] = {
 #if defined(__x86_64__) || defined(_M_X64)
+    {fsm_cpu_has_avx512, {"avx512", &fsm_avx512_f32, &fsm_avx512_f64}},
     {fsm_cpu_has_avx2, {"avx2", &fsm_avx2_f32, &fsm_avx2_f64}},
 #endif
     {always, {"scalar", &fsm_scalar_f32, &fsm_scalar_f64}},

@@ -1,15 +1,14 @@
 /* Slices that are strided, over an inner axis that is contiguous: inner > 1.
  *
  * A tile of neighbouring columns is worked on together, along its rows: whole cache lines are
- * touched, and what belongs to a column (its maximum, frame, sum) stays in a small array in the
+ * touched, and what belongs to a vector of columns (their maxima, frames, sums) stays in the
  * nearest cache. Passes and memory touched per element are those of rows.h. */
 #ifndef FSM_KERNELS_COLUMNS_H
 #define FSM_KERNELS_COLUMNS_H
 
 enum { TILE = 256, TILE_VECTORS = TILE / LANES };
 
-/* Neighbouring columns, and what is known of each. Past `width` there is padding to a whole vector.
- */
+/* Neighbouring columns, and what is known of each vector of them. */
 typedef struct {
   const storage *x;
   storage *out;
@@ -17,11 +16,14 @@ typedef struct {
   const unsigned char *where;
   ptrdiff_t where_length, where_inner;
   size_t length, width, vectors;
-  double temperature[TILE];
-  real max[TILE], origin[TILE], rate_hi[TILE], rate_lo[TILE], anchor[TILE], floor[TILE];
-  wide sum[TILE_VECTORS];
+  const tempering *temperings;
+  size_t temperings_step; /* 0 if all columns share the first */
+  vec max[TILE_VECTORS];
+  exp_frame frame[TILE_VECTORS];
+  wide rest[TILE_VECTORS];
   vcount ties[TILE_VECTORS];
-  real first[TILE], second[TILE], third[TILE]; /* what the last pass takes for each column */
+  vec_pair scale[TILE_VECTORS];
+  log_frame log[TILE_VECTORS];
 } tile;
 
 static inline line tile_row(const tile *t, const storage *x, ptrdiff_t stride, size_t row) {
@@ -30,185 +32,198 @@ static inline line tile_row(const tile *t, const storage *x, ptrdiff_t stride, s
   return s;
 }
 
-static inline size_t vector_width(const tile *t, size_t v) {
-  size_t left = t->width - v * LANES;
-  return left < LANES ? left : LANES;
+/* What a pass does with vector v of `rows` rows from `row` on, `width` columns wide. */
+typedef void tile_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                       const bool masked);
+
+FSM_INLINE void for_each_vector(tile *t, size_t row, const size_t rows, tile_step *step,
+                                const bool masked) {
+  size_t whole = t->width / LANES, rest = t->width % LANES;
+  for (size_t v = 0; v < whole; v++) step(t, row, rows, v, LANES, masked);
+  if (rest) step(t, row, rows, whole, rest, masked);
 }
 
-FSM_INLINE void tile_max(tile *t, const bool masked) {
-  for (size_t v = 0; v < t->vectors; v++) v_store_real(t->max + v * LANES, v_set1(-(real)INFINITY));
-  for (size_t row = 0; row < t->length; row++) {
-    line s = tile_row(t, t->x, t->x_stride, row);
-    for (size_t v = 0; v < t->vectors; v++) {
-      real *max = t->max + v * LANES;
-      vec x = line_load(&s, v * LANES, vector_width(t, v), masked);
-      v_store_real(max, v_max(x, v_load_real(max)));
-    }
+FSM_INLINE void for_each_block(tile *t, tile_step *step, const bool masked) {
+  size_t row = 0;
+  for (; row + BLOCK <= t->length; row += BLOCK) for_each_vector(t, row, BLOCK, step, masked);
+  for (; row < t->length; row++) for_each_vector(t, row, 1, step, masked);
+}
+
+FSM_INLINE void max_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                         const bool masked) {
+  vec max = t->max[v];
+  for (size_t k = 0; k < rows; k++) {
+    line s = tile_row(t, t->x, t->x_stride, row + k);
+    max = v_max(line_load(&s, v * LANES, width, masked), max);
   }
+  t->max[v] = max;
 }
 
-/* The frame of each column. Where the maximum is not finite the sum will not be used. */
-static inline void tile_frames(tile *t) {
-  for (size_t c = 0; c < t->vectors * LANES; c++) {
-    bool used = c < t->width && is_finite(t->max[c]);
-    exp_frame f = frame_of(used ? t->max[c] : 0, rate_of(t->temperature[c]));
-    t->origin[c] = f.origin;
-    t->rate_hi[c] = f.rate.hi;
-    t->rate_lo[c] = f.rate.lo;
-    t->anchor[c] = f.anchor;
-    t->floor[c] = f.floor;
-  }
-}
-
-static inline exp_frame frame_of_column(const tile *t, size_t c) {
-  exp_frame f = {{t->rate_hi[c], t->rate_lo[c]}, t->anchor[c], t->floor[c], t->origin[c]};
-  return f;
-}
-
-/* Constants wherever they are inlined. */
-typedef struct {
-  bool stores; /* the terms are stored, for softmax */
-  bool masked;
-} tile_flags;
-
-/* Add the terms of up to `rows` rows to the sums of vector v's columns, counting ties as in rows.h.
- */
-FSM_INLINE void add_rows(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                         const tile_flags flags) {
-  size_t c = v * LANES;
-  vec_frame f = {v_load_real(t->rate_hi + c), v_load_real(t->rate_lo + c),
-                 v_load_real(t->anchor + c), v_load_real(t->floor + c)};
-  vec origin = v_load_real(t->origin + c), max = v_load_real(t->max + c);
+/* Add terms to the sums of their columns; count those that tie with a maximum instead. */
+FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                         const bool stores, const bool masked) {
+  exp_frame f = t->frame[v];
+  vec max = t->max[v];
   vcount ties = t->ties[v];
-  wide sum = t->sum[v];
+  wide rest = t->rest[v];
   vec x[BLOCK], shifted[BLOCK];
   exp_term term[BLOCK];
   for (size_t k = 0; k < rows; k++) {
     line s = tile_row(t, t->x, t->x_stride, row + k);
-    x[k] = line_load(&s, c, width, flags.masked);
-    shifted[k] = v_sub(x[k], origin);
+    x[k] = line_load(&s, v * LANES, width, masked);
+    shifted[k] = v_sub(x[k], f.origin);
   }
   exp_terms(term, shifted, &f, rows);
   for (size_t k = 0; k < rows; k++) {
     vec value = exp_term_value(term[k]);
-    line s = tile_row(t, t->x, t->x_stride, row + k);
-    if (flags.stores)
-      line_store(&s, t->out + (ptrdiff_t)(row + k) * t->out_stride, c, width, value, 0, false);
+    if (stores) {
+      line s = tile_row(t, t->x, t->x_stride, row + k);
+      storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
+      line_store(&s, out, v * LANES, width, value, 0, false);
+    }
     mask tie = v_equal(x[k], max);
     ties = v_count_add(ties, tie);
-    sum = wide_add_unless(tie, sum, term[k], value);
+    rest = wide_add_unless(tie, rest, term[k], value);
   }
   t->ties[v] = ties;
-  t->sum[v] = sum;
+  t->rest[v] = rest;
 }
 
-FSM_INLINE void add_rows_of_tile(tile *t, size_t row, const size_t rows, const tile_flags flags) {
-  size_t whole = t->width / LANES, rest = t->width % LANES;
-  for (size_t v = 0; v < whole; v++) add_rows(t, row, rows, v, LANES, flags);
-  if (rest) add_rows(t, row, rows, whole, rest, flags);
+FSM_INLINE void add_and_store_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                                   const bool masked) {
+  add_step(t, row, rows, v, width, true, masked);
+}
+FSM_INLINE void add_only_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                              const bool masked) {
+  add_step(t, row, rows, v, width, false, masked);
 }
 
-FSM_INLINE void tile_sum(tile *t, const bool stores, const bool masked) {
-  const tile_flags flags = {stores, masked};
+FSM_INLINE void scale_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                           const bool masked) {
+  vec_pair scale = t->scale[v];
+  for (size_t k = 0; k < rows; k++) {
+    storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
+    line s = tile_row(t, out, 0, row + k);
+    vec term = line_load(&s, v * LANES, width, false);
+    vec y = v_mul_add(term, scale.hi, v_mul(term, scale.lo));
+    line_store(&s, out, v * LANES, width, y, 0, masked);
+  }
+}
+
+FSM_INLINE void log_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                         const bool masked) {
+  log_frame f = t->log[v];
+  for (size_t k = 0; k < rows; k++) {
+    line s = tile_row(t, t->x, t->x_stride, row + k);
+    vec y = log_share(line_load(&s, v * LANES, width, false), &f);
+    storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
+    line_store(&s, out, v * LANES, width, y, -(real)INFINITY, masked);
+  }
+}
+
+static inline const tempering *tile_tempering(const tile *t, size_t v) {
+  return t->temperings + v * t->temperings_step;
+}
+
+/* Maxima, frames and sums: all that comes before the last pass. */
+FSM_INLINE void sum_of_tile(tile *t, tile_step *add, const bool masked) {
+  for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_set1(-(real)INFINITY);
+  for_each_block(t, max_step, masked);
   for (size_t v = 0; v < t->vectors; v++) {
-    t->sum[v] = wide_zero();
+    t->frame[v] = frame_of(t->max[v], tile_tempering(t, v));
+    t->rest[v] = wide_zero();
     t->ties[v] = v_count_zero();
   }
-  size_t row = 0;
-  for (; row + BLOCK <= t->length; row += BLOCK) add_rows_of_tile(t, row, BLOCK, flags);
-  for (; row < t->length; row++) add_rows_of_tile(t, row, 1, flags);
+  for_each_block(t, add, masked);
 }
 
-/* Call with the sum and ties of each column in turn. */
-typedef void column_finish(tile *t, size_t c, term_sum sum);
+FSM_INLINE term_sum tile_sum(const tile *t, size_t v) {
+  term_sum sum;
+  for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(t->ties[v], p);
+  sum.rest = t->rest[v];
+  return sum;
+}
 
-FSM_INLINE void for_each_column(tile *t, column_finish *finish) {
-  for (size_t v = 0; v < t->vectors; v++) {
-    total sums[LANES];
-    double ties[LANES];
-    wide_store(t->sum[v], sums);
-    v_count_store(t->ties[v], ties);
-    for (size_t k = 0; k < vector_width(t, v); k++)
-      finish(t, v * LANES + k, (term_sum){ties[k], sums[k]});
+static inline size_t tile_width(const tile *t, size_t v) {
+  size_t left = t->width - v * LANES;
+  return left < LANES ? left : LANES;
+}
+
+/* log_of_sum of a vector of columns, of which some have a maximum that is not finite. */
+static doubles log_of_nonfinite_sums(const tile *t, size_t v, doubles log_sum) {
+  real max[LANES];
+  double logs[LANES];
+  v_store_real(max, t->max[v]);
+  for (int p = 0; p < PARTS; p++) d_store(logs + p * DOUBLE_LANES, log_sum.part[p]);
+  for (size_t k = 0; k < tile_width(t, v); k++) {
+    ptrdiff_t c = (ptrdiff_t)(v * LANES + k);
+    if (!is_finite(max[k]))
+      logs[k] = log_of_nonfinite_sum(t->x + c, t->x_stride,
+                                     t->where ? t->where + c * t->where_inner : NULL,
+                                     t->where_length, t->length);
   }
+  for (int p = 0; p < PARTS; p++) log_sum.part[p] = d_load(logs + p * DOUBLE_LANES);
+  return log_sum;
 }
 
-FSM_INLINE void finish_softmax(tile *t, size_t c, term_sum sum) {
-  real_pair scale = {NAN, NAN};
-  if (is_finite(t->max[c])) {
-    exp_frame f = frame_of_column(t, c);
-    scale = scale_of(sum, t->max[c], &f);
-  }
-  t->first[c] = scale.hi;
-  t->second[c] = scale.lo;
-}
-
-FSM_INLINE double column_log_of_sum(const tile *t, size_t c, term_sum sum) {
-  if (!is_finite(t->max[c]))
-    return log_of_nonfinite_sum(t->x + c, t->x_stride,
-                                t->where ? t->where + (ptrdiff_t)c * t->where_inner : NULL,
-                                t->where_length, t->length);
-  exp_frame f = frame_of_column(t, c);
-  return log_of_sum(sum, t->max[c], &f);
-}
-
-FSM_INLINE void finish_log_softmax(tile *t, size_t c, term_sum sum) {
-  log_frame f = log_frame_of(t->max[c], t->temperature[c], column_log_of_sum(t, c, sum));
-  t->first[c] = f.inverse.hi;
-  t->second[c] = f.inverse.lo;
-  t->third[c] = f.minus_log_sum;
-}
-
-FSM_INLINE void finish_logsumexp(tile *t, size_t c, term_sum sum) {
-  t->out[c] = (storage)(t->max[c] + column_log_of_sum(t, c, sum));
+FSM_INLINE doubles tile_log_of_sum(const tile *t, size_t v) {
+  vec max = t->max[v], magnitude = v_max(max, v_sub(v_set1(0), max));
+  term_sum sum = tile_sum(t, v);
+  doubles log_sum = log_of_sum(&sum, max, &t->frame[v]);
+  bool all_finite = v_all(v_less(magnitude, v_set1((real)INFINITY)));
+  return all_finite ? log_sum : log_of_nonfinite_sums(t, v, log_sum);
 }
 
 FSM_INLINE void softmax_tile(tile *t, const bool masked) {
-  tile_max(t, masked);
-  tile_frames(t);
-  tile_sum(t, true, masked);
-  for_each_column(t, finish_softmax);
-  for (size_t row = 0; row < t->length; row++) {
-    storage *out = t->out + (ptrdiff_t)row * t->out_stride;
-    line s = tile_row(t, out, 0, row);
-    for (size_t v = 0; v < t->vectors; v++) {
-      size_t c = v * LANES, width = vector_width(t, v);
-      vec term = line_load(&s, c, width, false);
-      vec y = v_mul_add(term, v_load_real(t->first + c), v_mul(term, v_load_real(t->second + c)));
-      line_store(&s, out, c, width, y, 0, masked);
-    }
+  sum_of_tile(t, add_and_store_step, masked);
+  for (size_t v = 0; v < t->vectors; v++) {
+    term_sum sum = tile_sum(t, v);
+    t->scale[v] = scale_of(&sum, t->max[v], &t->frame[v]);
   }
+  for_each_block(t, scale_step, masked);
 }
 
 FSM_INLINE void log_softmax_tile(tile *t, const bool masked) {
-  tile_max(t, masked);
-  tile_frames(t);
-  tile_sum(t, false, masked);
-  for_each_column(t, finish_log_softmax);
-  for (size_t row = 0; row < t->length; row++) {
-    storage *out = t->out + (ptrdiff_t)row * t->out_stride;
-    line s = tile_row(t, t->x, t->x_stride, row);
-    for (size_t v = 0; v < t->vectors; v++) {
-      size_t c = v * LANES, width = vector_width(t, v);
-      vec y = log_share(line_load(&s, c, width, false), v_load_real(t->max + c),
-                        v_load_real(t->first + c), v_load_real(t->second + c),
-                        v_load_real(t->third + c));
-      line_store(&s, out, c, width, y, -(real)INFINITY, masked);
-    }
-  }
+  sum_of_tile(t, add_only_step, masked);
+  for (size_t v = 0; v < t->vectors; v++)
+    t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), tile_log_of_sum(t, v));
+  for_each_block(t, log_step, masked);
 }
 
 FSM_INLINE void logsumexp_tile(tile *t, const bool masked) {
-  tile_max(t, masked);
-  tile_frames(t);
-  tile_sum(t, false, masked);
-  for_each_column(t, finish_logsumexp);
+  sum_of_tile(t, add_only_step, masked);
+  for (size_t v = 0; v < t->vectors; v++) {
+    line s = {t->out, t->width, NULL, 0};
+    vec y = log_sum_exp(t->max[v], tile_log_of_sum(t, v));
+    line_store(&s, t->out, v * LANES, tile_width(t, v), y, 0, false);
+  }
+}
+
+/* The temperings of LANES slices, of which only `count` have a temperature, `stride` apart. */
+static inline tempering load_tempering(const double *temperature, ptrdiff_t stride, size_t count) {
+  real rate[2][LANES], inverse[2][LANES], period[LANES];
+  for (size_t k = 0; k < LANES; k++) {
+    scalar_tempering one = tempering_of(k < count ? temperature[(ptrdiff_t)k * stride] : 1);
+    for (int i = 0; i < 2; i++) {
+      rate[i][k] = one.rate[i];
+      inverse[i][k] = one.inverse[i];
+    }
+    period[k] = one.period;
+  }
+  tempering t = {{v_load_real(rate[0]), v_load_real(rate[1])},
+                 {v_load_real(inverse[0]), v_load_real(inverse[1])},
+                 v_load_real(period)};
+  return t;
 }
 
 typedef void tile_kernel(tile *t, const bool masked);
 
 FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
   tile t;
+  tempering temperings[TILE_VECTORS];
+  temperings[0] = tempering_set1(tempering_of(1));
+  t.temperings = temperings;
+  t.temperings_step = s->temperature ? 1 : 0;
   t.x_stride = s->x_length;
   t.out_stride = s->out_length;
   t.where_length = s->where_length;
@@ -223,8 +238,9 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
       t.where = s->where
                     ? s->where + (ptrdiff_t)outer * s->where_outer + (ptrdiff_t)c * s->where_inner
                     : NULL;
-      for (size_t k = 0; k < t.vectors * LANES; k++)
-        t.temperature[k] = temperature_of(s, outer, k < t.width ? c + k : c);
+      for (size_t v = 0; s->temperature && v < t.vectors; v++)
+        temperings[v] = load_tempering(temperature_of(s, outer, c + v * LANES),
+                                       s->temperature_inner, tile_width(&t, v));
       if (t.where)
         kernel(&t, true);
       else

@@ -33,7 +33,6 @@
 #ifdef FSM_REAL_DOUBLE
 #define ANCHOR 0x1.8p52
 enum { EXPONENT_BIAS = 1023, SPARE = 54 };
-#define SPARE_SCALE 0x1p54
 #define REAL_MAX 0x1.fffffffffffffp1023
 #else
 #define ANCHOR 0x1.8p23f
@@ -45,13 +44,15 @@ enum { EXPONENT_BIAS = 127, SPARE = 25 };
 #define LOG2_E_HI 0x1.71547652b82fep+0
 #define LOG2_E_LO 0x1.777d0ffda0d24p-56
 #define LOG_2 0x1.62e42fefa39efp-1
+#define LOG_2_HI 0x1.62e42ffp-1 /* short: its product with any exponent is exact */
+#define LOG_2_LO -0x1.718432a1b0e26p-35
 
 /* Beyond |max*rate| = 2^14, n is no longer small beside ANCHOR; but then every x that counts lies
  * within a factor of 2 of max, x - max is exact, and the slice is shifted by it. */
 #define EXACT_RATE_PRODUCT 0x1p14
 
 /* q of 2^r = 1 + r*q(r); the relative error of the whole is 2^-28.0 (float) and 2^-57.3 (double).
- * Regenerate with tools/exp_coefficients.py. */
+ * Regenerate with tools/coefficients.py. */
 #ifdef FSM_REAL_DOUBLE
 static const real SLOPE[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c5a5p-3,  0x1.c6b08d704a11dp-5,
                              0x1.3b2ab6fb9ff59p-7,  0x1.5d87fe78a23c6p-10, 0x1.4309130f31da1p-13,
@@ -63,62 +64,63 @@ static const real SLOPE[] = {0x1.62e43p-1f,  0x1.ebfbd8p-3f,  0x1.c6af76p-5f,
 #endif
 enum { SLOPE_DEGREE = sizeof SLOPE / sizeof SLOPE[0] - 1 };
 
-/* The polynomial for one r. */
-static inline double exp2_slope_of(double r) {
-  double q = SLOPE[SLOPE_DEGREE];
-  for (int k = SLOPE_DEGREE - 1; k >= 0; k--) q = q * r + SLOPE[k];
-  return q;
-}
-
 /* A number to twice the precision of real: hi + lo. */
 typedef struct {
-  real hi, lo;
-} real_pair;
+  vec hi, lo;
+} vec_pair;
 
-static inline real_pair pair_of(double hi, double lo) {
-  real_pair p = {(real)hi, 0};
-  p.lo = (real)((hi - (double)p.hi) + lo);
-  return p;
-}
-
-/* 1/d, to twice the precision. */
-static inline real_pair reciprocal(double hi, double lo) {
-  double inverse = 1 / hi;
-  return pair_of(inverse, -(fma(inverse, hi, -1) + inverse * lo) * inverse);
-}
-
-/* What the exponentials of one slice share. */
+/* What follows from the temperature of a slice, in each lane. */
 typedef struct {
-  real_pair rate; /* log2(e) / temperature */
-  real anchor;    /* ANCHOR + bias + SPARE - N */
-  real floor;     /* an x from here down has a term of exactly 0 */
-  real origin;    /* subtracted from x beforehand: 0, or max where that is exact */
+  vec_pair rate;    /* log2(e) / temperature */
+  vec_pair inverse; /* 1 / temperature */
+  vec period;       /* 1 / rate, rounded */
+} tempering;
+
+/* The same for one temperature. */
+typedef struct {
+  real rate[2], inverse[2], period;
+} scalar_tempering;
+
+static inline void set_pair(real pair[2], double hi, double lo) {
+  pair[0] = (real)hi;
+  pair[1] = (real)((hi - (double)pair[0]) + lo);
+}
+
+static inline scalar_tempering tempering_of(double temperature) {
+  scalar_tempering t;
+  double rate = LOG2_E_HI / temperature, inverse = 1 / temperature;
+  set_pair(t.rate, rate, (fma(-rate, temperature, LOG2_E_HI) + LOG2_E_LO) / temperature);
+  set_pair(t.inverse, inverse, fma(-inverse, temperature, 1) / temperature);
+  t.period = (real)(temperature * LOG_2);
+  return t;
+}
+
+static inline tempering tempering_set1(scalar_tempering s) {
+  tempering t = {{v_set1(s.rate[0]), v_set1(s.rate[1])},
+                 {v_set1(s.inverse[0]), v_set1(s.inverse[1])},
+                 v_set1(s.period)};
+  return t;
+}
+
+/* What the exponentials of a slice share, in each lane. */
+typedef struct {
+  vec_pair rate;
+  vec anchor; /* ANCHOR + bias + SPARE - N */
+  vec floor;  /* an x from here down has a term of exactly 0 */
+  vec origin; /* subtracted from x beforehand: 0, or max where that is exact */
 } exp_frame;
 
-static inline real_pair rate_of(double temperature) {
-  double hi = LOG2_E_HI / temperature;
-  return pair_of(hi, (fma(-hi, temperature, LOG2_E_HI) + LOG2_E_LO) / temperature);
-}
-
-static inline exp_frame frame_of(real max, real_pair rate) {
-  exp_frame f = {rate, 0, 0, 0};
-  if (!(fabs((double)max * rate.hi) < EXACT_RATE_PRODUCT)) {
-    f.origin = max;
-    max = 0;
-  }
-  real n = (real)(max * rate.hi + ANCHOR) - ANCHOR;
-  f.anchor = ANCHOR + (EXPONENT_BIAS + SPARE - n);
-  f.floor = (n - EXPONENT_BIAS - SPARE) / rate.hi;
+/* Of no use where max is not finite. */
+FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
+  exp_frame f;
+  vec product = v_mul(max, t->rate.hi), magnitude = v_max(v_sub(v_set1(0), product), product);
+  f.rate = t->rate;
+  f.origin = v_zero_where(v_less(magnitude, v_set1(EXACT_RATE_PRODUCT)), max);
+  vec n = v_mul_add(v_sub(max, f.origin), t->rate.hi, v_set1(ANCHOR));
+  n = v_sub(n, v_set1(ANCHOR));
+  f.anchor = v_sub(v_set1(ANCHOR + EXPONENT_BIAS + SPARE), n);
+  f.floor = v_mul(v_sub(n, v_set1(EXPONENT_BIAS + SPARE)), t->period);
   return f;
-}
-
-typedef struct {
-  vec rate_hi, rate_lo, anchor, floor;
-} vec_frame;
-
-static inline vec_frame spread(const exp_frame *f) {
-  vec_frame v = {v_set1(f->rate.hi), v_set1(f->rate.lo), v_set1(f->anchor), v_set1(f->floor)};
-  return v;
 }
 
 /* 2^(x*rate - N + SPARE) as scale + rise*slope, scale being a power of two: 0 from the floor down,
@@ -132,13 +134,13 @@ typedef struct {
  * to look ahead. */
 enum { BLOCK = 4 };
 
-FSM_INLINE void exp_terms(exp_term *term, const vec *x, const vec_frame *f, const size_t count) {
+FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, const size_t count) {
   vec y[BLOCK], t[BLOCK], r[BLOCK], q[BLOCK];
   for (size_t k = 0; k < count; k++) y[k] = v_max(f->floor, x[k]);
-  for (size_t k = 0; k < count; k++) t[k] = v_mul_add(y[k], f->rate_hi, f->anchor);
+  for (size_t k = 0; k < count; k++) t[k] = v_mul_add(y[k], f->rate.hi, f->anchor);
   for (size_t k = 0; k < count; k++) r[k] = v_sub(f->anchor, t[k]); /* -n */
-  for (size_t k = 0; k < count; k++) r[k] = v_fma(y[k], f->rate_hi, r[k]);
-  for (size_t k = 0; k < count; k++) r[k] = v_mul_add(y[k], f->rate_lo, r[k]);
+  for (size_t k = 0; k < count; k++) r[k] = v_fma(y[k], f->rate.hi, r[k]);
+  for (size_t k = 0; k < count; k++) r[k] = v_mul_add(y[k], f->rate.lo, r[k]);
   for (size_t k = 0; k < count; k++) q[k] = v_set1(SLOPE[SLOPE_DEGREE]);
   for (int j = SLOPE_DEGREE - 1; j >= 0; j--)
     for (size_t k = 0; k < count; k++) q[k] = v_mul_add(q[k], r[k], v_set1(SLOPE[j]));

@@ -27,8 +27,8 @@ FSM_INLINE real row_max(const line *s, const bool masked) {
 /* What a pass over a row's terms works on. */
 typedef struct {
   const line *row;
-  vec_frame frame;
-  vec origin, max;
+  const exp_frame *frame;
+  vec max;
   storage *terms;
 } term_pass;
 
@@ -47,9 +47,9 @@ FSM_INLINE wide add_terms(wide sum, const term_pass *p, size_t i, const size_t c
   exp_term term[BLOCK];
   for (size_t k = 0; k < count; k++) {
     x[k] = line_load(p->row, i + k * LANES, width, flags.masked);
-    shifted[k] = flags.shifted ? v_sub(x[k], p->origin) : x[k];
+    shifted[k] = flags.shifted ? v_sub(x[k], p->frame->origin) : x[k];
   }
-  exp_terms(term, shifted, &p->frame, count);
+  exp_terms(term, shifted, p->frame, count);
   for (size_t k = 0; k < count; k++) {
     vec value = exp_term_value(term[k]);
     if (flags.stores) line_store(p->row, p->terms, i + k * LANES, width, value, 0, false);
@@ -68,40 +68,39 @@ FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
     sum = add_terms(sum, p, i, BLOCK, LANES, &ties, flags);
   for (; i + LANES <= length; i += LANES) sum = add_terms(sum, p, i, 1, LANES, &ties, flags);
   if (i < length) sum = add_terms(sum, p, i, 1, length - i, &ties, flags);
-  term_sum result = {v_count_reduce(ties), wide_reduce(sum)};
+  term_sum result = {doubles_set1(v_count_reduce(ties)), wide_reduce(sum)};
   return result;
 }
 
 /* The sum of a row's terms, which softmax also stores. */
-FSM_INLINE term_sum sum_of_terms(const line *s, real max, const exp_frame *f, storage *terms,
+FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
                                  const bool stores, const bool masked) {
-  term_pass p = {s, spread(f), v_set1(f->origin), v_set1(max), terms};
-  if (f->origin == 0) return sum_of_row(&p, (term_flags){masked, false, stores});
+  term_pass p = {s, f, max, terms};
+  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, stores});
   return sum_of_row(&p, (term_flags){masked, true, stores});
 }
 
-FSM_INLINE double row_log_of_sum(const line *s, real max, double temperature, const bool masked) {
-  if (!is_finite(max)) return log_of_nonfinite_sum(s->x, 1, s->where, s->where_stride, s->length);
-  exp_frame f = frame_of(max, rate_of(temperature));
-  return log_of_sum(sum_of_terms(s, max, &f, NULL, false, masked), max, &f);
+FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
+  if (!is_finite(v_first(max)))
+    return doubles_set1(log_of_nonfinite_sum(s->x, 1, s->where, s->where_stride, s->length));
+  exp_frame f = frame_of(max, t);
+  term_sum sum = sum_of_terms(s, max, &f, NULL, false, masked);
+  return log_of_sum(&sum, max, &f);
 }
 
 FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
-                             real_pair scale, const bool masked) {
+                             vec_pair scale, const bool masked) {
   vec term = line_load(terms, i, width, false);
-  vec y = v_mul_add(term, v_set1(scale.hi), v_mul(term, v_set1(scale.lo)));
+  vec y = v_mul_add(term, scale.hi, v_mul(term, scale.lo));
   line_store(terms, out, i, width, y, 0, masked);
 }
 
-FSM_INLINE void softmax_row(const line *s, storage *out, double temperature, const bool masked) {
-  real max = row_max(s, masked);
-  real_pair scale = {NAN, NAN};
-  line terms = *s; /* where max is not finite: anything times NaN will do */
-  if (is_finite(max)) {
-    exp_frame f = frame_of(max, rate_of(temperature));
-    scale = scale_of(sum_of_terms(s, max, &f, out, true, masked), max, &f);
-    terms.x = out;
-  }
+FSM_INLINE void softmax_row(const line *s, storage *out, const tempering *t, const bool masked) {
+  vec max = v_set1(row_max(s, masked));
+  exp_frame f = frame_of(max, t);
+  term_sum sum = sum_of_terms(s, max, &f, out, true, masked);
+  vec_pair scale = scale_of(&sum, max, &f);
+  line terms = {out, s->length, s->where, s->where_stride};
   size_t i = 0;
   for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
   if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
@@ -109,23 +108,22 @@ FSM_INLINE void softmax_row(const line *s, storage *out, double temperature, con
 
 FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
                            const bool masked) {
-  vec y = log_share(line_load(s, i, width, false), v_set1(f->max), v_set1(f->inverse.hi),
-                    v_set1(f->inverse.lo), v_set1(f->minus_log_sum));
+  vec y = log_share(line_load(s, i, width, false), f);
   line_store(s, out, i, width, y, -(real)INFINITY, masked);
 }
 
-FSM_INLINE void log_softmax_row(const line *s, storage *out, double temperature,
+FSM_INLINE void log_softmax_row(const line *s, storage *out, const tempering *t,
                                 const bool masked) {
-  real max = row_max(s, masked);
-  log_frame f = log_frame_of(max, temperature, row_log_of_sum(s, max, temperature, masked));
+  vec max = v_set1(row_max(s, masked));
+  log_frame f = log_frame_of(max, t, row_log_of_sum(s, max, t, masked));
   size_t i = 0;
   for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, &f, masked);
   if (i < s->length) log_vector(s, out, i, s->length - i, &f, masked);
 }
 
-FSM_INLINE void logsumexp_row(const line *s, storage *out, double temperature, const bool masked) {
-  real max = row_max(s, masked);
-  *out = (storage)(max + row_log_of_sum(s, max, temperature, masked));
+FSM_INLINE void logsumexp_row(const line *s, storage *out, const tempering *t, const bool masked) {
+  vec max = v_set1(row_max(s, masked));
+  *out = (storage)v_first(log_sum_exp(max, row_log_of_sum(s, max, t, masked)));
 }
 
 static inline line row_of(const fsm_slices *s, size_t outer) {
@@ -134,17 +132,18 @@ static inline line row_of(const fsm_slices *s, size_t outer) {
   return row;
 }
 
-typedef void row_kernel(const line *row, storage *out, double temperature, const bool masked);
+typedef void row_kernel(const line *row, storage *out, const tempering *t, const bool masked);
 
 FSM_INLINE void for_each_row(const fsm_slices *s, row_kernel *kernel) {
+  tempering t = tempering_set1(tempering_of(1));
   for (size_t outer = 0; outer < s->outer; outer++) {
     line row = row_of(s, outer);
     storage *out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
-    double temperature = temperature_of(s, outer, 0);
+    if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
     if (row.where)
-      kernel(&row, out, temperature, true);
+      kernel(&row, out, &t, true);
     else
-      kernel(&row, out, temperature, false);
+      kernel(&row, out, &t, false);
   }
 }
 

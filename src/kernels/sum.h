@@ -1,94 +1,98 @@
 /* Sums of terms that lose nothing, however long the slice is and however its terms differ: they are
- * kept in double lanes for float, and for double in hi + lo lanes that also take in what rounding
- * cost the term. */
+ * kept in lanes of double for float, and for double in hi + lo lanes that also take in what
+ * rounding cost the term. */
 #ifndef FSM_KERNELS_SUM_H
 #define FSM_KERNELS_SUM_H
 
-/* A slice's sum as hi + lo; lo is 0 for float. */
+/* The lanes of a vec as doubles. */
 typedef struct {
-  double hi, lo;
-} total;
+  dvec part[PARTS];
+} doubles;
 
-/* The exact sum of two doubles as hi + lo (Knuth, The Art of Computer Programming 2,
- * section 4.2.2). */
-static inline total add_exactly(double a, double b) {
-  double hi = a + b, of_b = hi - a;
-  total t = {hi, (a - (hi - of_b)) + (b - of_b)};
-  return t;
+FSM_INLINE doubles widen(vec a) {
+  doubles d;
+  for (int p = 0; p < PARTS; p++) d.part[p] = v_part(a, p);
+  return d;
+}
+
+FSM_INLINE doubles doubles_set1(double a) {
+  doubles d;
+  for (int p = 0; p < PARTS; p++) d.part[p] = d_set1(a);
+  return d;
+}
+
+/* The exact sum of a and b as hi + lo (Knuth, The Art of Computer Programming 2, section 4.2.2). */
+typedef struct {
+  dvec hi, lo;
+} dvec_pair;
+
+FSM_INLINE dvec_pair add_exactly(dvec a, dvec b) {
+  dvec hi = d_add(a, b), of_b = d_sub(hi, a);
+  dvec_pair sum = {hi, d_add(d_sub(a, d_sub(hi, of_b)), d_sub(b, of_b))};
+  return sum;
 }
 
 #ifdef FSM_REAL_DOUBLE
 
-typedef struct {
-  vec hi, lo;
-} wide;
+typedef dvec_pair wide;
 
-static inline wide wide_zero(void) {
-  wide w = {v_set1(0), v_set1(0)};
+FSM_INLINE wide wide_zero(void) {
+  wide w = {d_set1(0), d_set1(0)};
   return w;
 }
 
-/* Add a term, of the given value, where `skip` is not set: Knuth's sum as in add_exactly, with the
- * rounding error of the term itself added to lo. */
+/* Add a term, of the given rounded value, where `skip` is not set. */
 FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
-  value = v_zero_where(skip, value);
-  vec hi = v_add(w.hi, value), of_value = v_sub(hi, w.hi);
-  vec error = v_add(v_sub(w.hi, v_sub(hi, of_value)), v_sub(value, of_value));
-  vec of_term = v_zero_where(skip, v_fma(t.rise, t.slope, v_sub(t.scale, value)));
-  wide sum = {hi, v_add(w.lo, v_add(error, of_term))};
-  return sum;
+  dvec_pair sum = add_exactly(w.hi, v_zero_where(skip, value));
+  vec rounded_off = v_zero_where(skip, v_fma(t.rise, t.slope, v_sub(t.scale, value)));
+  wide result = {sum.hi, d_add(w.lo, d_add(sum.lo, rounded_off))};
+  return result;
 }
 
-static inline void wide_store(wide w, total lanes[LANES]) {
-  real hi[LANES], lo[LANES];
-  v_store_real(hi, w.hi);
-  v_store_real(lo, w.lo);
-  for (size_t k = 0; k < LANES; k++) {
-    lanes[k].hi = hi[k];
-    lanes[k].lo = lo[k];
-  }
+/* The sum over all lanes, in every lane. */
+FSM_INLINE wide wide_reduce(wide w) {
+  double hi[LANES], lo[LANES];
+  d_store(hi, w.hi);
+  d_store(lo, w.lo);
+  for (size_t width = LANES / 2; width > 0; width /= 2)
+    for (size_t k = 0; k < width; k++) {
+      double sum = hi[k] + hi[k + width], of_b = sum - hi[k];
+      lo[k] += lo[k + width] + ((hi[k] - (sum - of_b)) + (hi[k + width] - of_b));
+      hi[k] = sum;
+    }
+  wide result = {d_set1(hi[0]), d_set1(lo[0])};
+  return result;
 }
 
 #else
 
-typedef struct {
-  half low, high;
-} wide;
+typedef doubles wide;
 
-static inline wide wide_zero(void) {
-  wide w = {half_zero(), half_zero()};
+FSM_INLINE wide wide_zero(void) { return doubles_set1(0); }
+
+/* The rounding error of one term is below that of the result. */
+FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
+  (void)t;
+  doubles addend = widen(v_zero_where(skip, value));
+  for (int p = 0; p < PARTS; p++) w.part[p] = d_add(w.part[p], addend.part[p]);
   return w;
 }
 
-FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
-  (void)t; /* its rounding error is below that of the result */
-  value = v_zero_where(skip, value);
-  wide sum = {half_add(w.low, v_low_half(value)), half_add(w.high, v_high_half(value))};
-  return sum;
-}
-
-static inline void wide_store(wide w, total lanes[LANES]) {
-  double values[LANES];
-  half_store(values, w.low);
-  half_store(values + LANES / 2, w.high);
-  for (size_t k = 0; k < LANES; k++) {
-    lanes[k].hi = values[k];
-    lanes[k].lo = 0;
-  }
+FSM_INLINE wide wide_reduce(wide w) {
+  double lanes[DOUBLE_LANES], sum = 0;
+  d_store(lanes, d_add(w.part[0], w.part[1]));
+  for (int k = 0; k < DOUBLE_LANES; k++) sum += lanes[k];
+  return doubles_set1(sum);
 }
 
 #endif
 
-static inline total wide_reduce(wide w) {
-  total lanes[LANES];
-  wide_store(w, lanes);
-  for (size_t width = LANES / 2; width > 0; width /= 2)
-    for (size_t k = 0; k < width; k++) {
-      total sum = add_exactly(lanes[k].hi, lanes[k + width].hi);
-      sum.lo += lanes[k].lo + lanes[k + width].lo;
-      lanes[k] = sum;
-    }
-  return lanes[0];
-}
+/* The terms of a slice. Those equal to the maximum are counted instead of added: what they sum to
+ * is known to more than the precision of the others, so the error of the sum is only that of its
+ * lesser part, and a sum that is nearly 1 keeps the digits of its logarithm. */
+typedef struct {
+  doubles ties;
+  wide rest;
+} term_sum;
 
 #endif

@@ -5,16 +5,31 @@
 
 #include "kernels/exp.h"
 #include "kernels/sum.h"
+#include "kernels/finish.h"
 #include "kernels/slices.h"
 #include "kernels/rows.h"
 #include "kernels/columns.h"
+#include "kernels/short_rows.h"
 
-static void softmax(const fsm_slices *s) { s->inner == 1 ? softmax_rows(s) : softmax_columns(s); }
+/* One kernel for each regime. */
+FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
+                          fsm_kernel *columns) {
+  if (s->inner > 1)
+    columns(s);
+  else if (LANES > 1 && s->length <= SHORT && s->outer > 1)
+    short_rows(s);
+  else
+    rows(s);
+}
+
+static void softmax(const fsm_slices *s) {
+  by_regime(s, softmax_rows, softmax_short_rows, softmax_columns);
+}
 static void log_softmax(const fsm_slices *s) {
-  s->inner == 1 ? log_softmax_rows(s) : log_softmax_columns(s);
+  by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_columns);
 }
 static void logsumexp(const fsm_slices *s) {
-  s->inner == 1 ? logsumexp_rows(s) : logsumexp_columns(s);
+  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_columns);
 }
 
 #define FSM_KERNELS {softmax, log_softmax, logsumexp}

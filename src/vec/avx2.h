@@ -3,20 +3,62 @@
 #define FSM_VEC_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+typedef __m256d dvec;
+enum { DOUBLE_LANES = 4 };
+
+static inline dvec d_set1(double a) { return _mm256_set1_pd(a); }
+static inline dvec d_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void d_store(double *p, dvec a) { _mm256_storeu_pd(p, a); }
+static inline dvec d_add(dvec a, dvec b) { return _mm256_add_pd(a, b); }
+static inline dvec d_sub(dvec a, dvec b) { return _mm256_sub_pd(a, b); }
+static inline dvec d_mul(dvec a, dvec b) { return _mm256_mul_pd(a, b); }
+static inline dvec d_div(dvec a, dvec b) { return _mm256_div_pd(a, b); }
+static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
+static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
+
+static inline dvec d_if_zero(dvec test, dvec a, dvec b) {
+  return _mm256_blendv_pd(b, a, _mm256_cmp_pd(test, _mm256_setzero_pd(), _CMP_EQ_OQ));
+}
+
+static inline __m256i bits_of(dvec a) { return _mm256_castpd_si256(a); }
+static inline dvec with_bits(__m256i bits) { return _mm256_castsi256_pd(bits); }
+static inline __m256i bits_set1(uint64_t b) { return _mm256_set1_epi64x((long long)b); }
+static inline dvec d_bits_add(dvec a, uint64_t b) {
+  return with_bits(_mm256_add_epi64(bits_of(a), bits_set1(b)));
+}
+static inline dvec d_bits_sub(dvec a, dvec b) {
+  return with_bits(_mm256_sub_epi64(bits_of(a), bits_of(b)));
+}
+static inline dvec d_bits_or(dvec a, uint64_t b) {
+  return with_bits(_mm256_or_si256(bits_of(a), bits_set1(b)));
+}
+static inline dvec d_bits_left(dvec a, int n) {
+  return with_bits(_mm256_slli_epi64(bits_of(a), n));
+}
+static inline dvec d_bits_right(dvec a, int n) {
+  return with_bits(_mm256_srli_epi64(bits_of(a), n));
+}
+
+/* In a mask, lanes are all ones or all zeros. */
 
 #ifdef FSM_FLOAT32
 
 typedef float storage;
 typedef float real;
 typedef __m256 vec;
-typedef __m256 mask; /* all ones or all zeros in each lane */
+typedef __m256 mask;
 typedef __m256i vcount;
 
-enum { LANES = 8 };
+enum { LANES = 8, PARTS = 2 };
 
 static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
+static inline vec v_load_real(const real *p) { return _mm256_loadu_ps(p); }
+static inline void v_store_real(real *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
 
@@ -29,13 +71,9 @@ static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   __m256i valid = lanes_below(n);
   return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, valid), _mm256_castsi256_ps(valid));
 }
-/* In pieces of 4, 2 and 1: a masked store costs tens of cycles on several AMD processors. */
+/* For n below 8, in pieces: a masked store costs tens of cycles on several AMD processors. */
 static inline void v_store_part(storage *p, size_t n, vec a) {
   __m128 rest = _mm256_castps256_ps128(a);
-  if (n & 8) {
-    _mm256_storeu_ps(p, a);
-    return;
-  }
   if (n & 4) {
     _mm_storeu_ps(p, rest);
     rest = _mm256_extractf128_ps(a, 1);
@@ -48,8 +86,6 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
   }
   if (n & 1) _mm_store_ss(p, rest);
 }
-static inline vec v_load_real(const real *p) { return _mm256_loadu_ps(p); }
-static inline void v_store_real(real *p, vec a) { _mm256_storeu_ps(p, a); }
 
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -57,17 +93,18 @@ static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_mul_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
-
 static inline vec v_shift_to_exponent(vec a) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
 }
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline mask v_less(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
+static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   uint64_t bytes = 0;
-  __builtin_memcpy(&bytes, p, n);
+  memcpy(&bytes, p, n);
   __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes));
   return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
 }
@@ -79,6 +116,14 @@ static inline real v_reduce_max(vec a) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+/* The lanes as doubles, in PARTS vectors. */
+static inline dvec v_part(vec a, int part) {
+  return _mm256_cvtps_pd(part ? _mm256_extractf128_ps(a, 1) : _mm256_castps256_ps128(a));
+}
+static inline vec v_join(const dvec parts[PARTS]) {
+  return _mm256_set_m128(_mm256_cvtpd_ps(parts[1]), _mm256_cvtpd_ps(parts[0]));
+}
+
 static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm256_sub_epi32(count, _mm256_castps_si256(m));
@@ -88,32 +133,38 @@ static inline double v_count_reduce(vcount count) {
   c = _mm_add_epi32(c, _mm_unpackhi_epi64(c, c));
   return (double)(uint32_t)_mm_cvtsi128_si32(c) + (double)(uint32_t)_mm_extract_epi32(c, 1);
 }
-static inline void v_count_store(vcount count, double *p) {
-  uint32_t values[8];
-  _mm256_storeu_si256((__m256i *)values, count);
-  for (int k = 0; k < 8; k++) p[k] = values[k];
+static inline dvec v_count_part(vcount count, int part) {
+  return _mm256_cvtepi32_pd(part ? _mm256_extracti128_si256(count, 1)
+                                 : _mm256_castsi256_si128(count));
 }
 
-/* The lanes of a vec as doubles, in two halves. */
-typedef __m256d half;
-static inline half v_low_half(vec a) { return _mm256_cvtps_pd(_mm256_castps256_ps128(a)); }
-static inline half v_high_half(vec a) { return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)); }
-static inline half half_zero(void) { return _mm256_setzero_pd(); }
-static inline half half_add(half a, half b) { return _mm256_add_pd(a, b); }
-static inline void half_store(double *p, half a) { _mm256_storeu_pd(p, a); }
+/* The transpose of LANES vectors, in place: pairs, quads, halves. */
+static inline void v_transpose(vec a[LANES]) {
+  vec pair[LANES], quad[LANES];
+  for (int k = 0; k < 8; k += 2) {
+    pair[k] = _mm256_unpacklo_ps(a[k], a[k + 1]);
+    pair[k + 1] = _mm256_unpackhi_ps(a[k], a[k + 1]);
+  }
+  for (int k = 0; k < 8; k += 4)
+    for (int i = 0; i < 2; i++) {
+      quad[k + 2 * i] = _mm256_shuffle_ps(pair[k + i], pair[k + i + 2], 0x44);
+      quad[k + 2 * i + 1] = _mm256_shuffle_ps(pair[k + i], pair[k + i + 2], 0xee);
+    }
+  for (int k = 0; k < 4; k++) {
+    a[k] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x20);
+    a[k + 4] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x31);
+  }
+}
 
 #else /* FSM_FLOAT64 */
 
+#include "vec/double.h"
+
 typedef double storage;
-typedef double real;
-#define FSM_REAL_DOUBLE
-typedef __m256d vec;
 typedef __m256d mask;
 typedef __m256i vcount;
 
-enum { LANES = 4 };
-
-static inline vec v_set1(real a) { return _mm256_set1_pd(a); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_pd(p, a); }
 
@@ -127,10 +178,6 @@ static inline vec v_load_part(const storage *p, size_t n, vec fill) {
 }
 static inline void v_store_part(storage *p, size_t n, vec a) {
   __m128d rest = _mm256_castpd256_pd128(a);
-  if (n & 4) {
-    _mm256_storeu_pd(p, a);
-    return;
-  }
   if (n & 2) {
     _mm_storeu_pd(p, rest);
     rest = _mm256_extractf128_pd(a, 1);
@@ -138,28 +185,20 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
   }
   if (n & 1) _mm_store_sd(p, rest);
 }
-static inline vec v_load_real(const real *p) { return _mm256_loadu_pd(p); }
-static inline void v_store_real(real *p, vec a) { _mm256_storeu_pd(p, a); }
 
-static inline vec v_add(vec a, vec b) { return _mm256_add_pd(a, b); }
-static inline vec v_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
-static inline vec v_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
-static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
-static inline vec v_mul_add(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
-
-static inline vec v_shift_to_exponent(vec a) {
-  return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
-}
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+static inline mask v_less(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_pd(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
+static inline bool v_all(mask m) { return _mm256_movemask_pd(m) == 0xf; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   uint32_t bytes = 0;
-  __builtin_memcpy(&bytes, p, n);
+  memcpy(&bytes, p, n);
   __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)bytes));
-  return _mm256_castsi256_pd(_mm256_cmpgt_epi64(wide, _mm256_setzero_si256()));
+  return with_bits(_mm256_cmpgt_epi64(wide, _mm256_setzero_si256()));
 }
 
 static inline real v_first(vec a) { return _mm256_cvtsd_f64(a); }
@@ -170,16 +209,28 @@ static inline real v_reduce_max(vec a) {
 
 static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
-  return _mm256_sub_epi64(count, _mm256_castpd_si256(m));
+  return _mm256_sub_epi64(count, bits_of(m));
 }
 static inline double v_count_reduce(vcount count) {
   __m128i c = _mm_add_epi64(_mm256_castsi256_si128(count), _mm256_extracti128_si256(count, 1));
   return (double)(_mm_cvtsi128_si64(c) + _mm_extract_epi64(c, 1));
 }
-static inline void v_count_store(vcount count, double *p) {
-  int64_t values[4];
-  _mm256_storeu_si256((__m256i *)values, count);
-  for (int k = 0; k < 4; k++) p[k] = (double)values[k];
+/* Exact below 2^52: the count is made the mantissa of 2^52 + count. */
+static inline dvec v_count_part(vcount count, int part) {
+  (void)part;
+  return d_sub(d_bits_or(with_bits(count), 0x4330000000000000), d_set1(0x1p52));
+}
+
+static inline void v_transpose(vec a[LANES]) {
+  vec pair[LANES];
+  for (int k = 0; k < 4; k += 2) {
+    pair[k] = _mm256_unpacklo_pd(a[k], a[k + 1]);
+    pair[k + 1] = _mm256_unpackhi_pd(a[k], a[k + 1]);
+  }
+  for (int k = 0; k < 2; k++) {
+    a[k] = _mm256_permute2f128_pd(pair[k], pair[k + 2], 0x20);
+    a[k + 2] = _mm256_permute2f128_pd(pair[k], pair[k + 2], 0x31);
+  }
 }
 
 #endif

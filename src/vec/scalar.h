@@ -5,58 +5,78 @@
 #define FSM_VEC_SCALAR_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
+/* Lanes of double. */
+typedef double dvec;
+enum { DOUBLE_LANES = 1 };
+
+static inline dvec d_set1(double a) { return a; }
+static inline dvec d_load(const double *p) { return *p; }
+static inline void d_store(double *p, dvec a) { *p = a; }
+static inline dvec d_add(dvec a, dvec b) { return a + b; }
+static inline dvec d_sub(dvec a, dvec b) { return a - b; }
+static inline dvec d_mul(dvec a, dvec b) { return a * b; }
+static inline dvec d_div(dvec a, dvec b) { return a / b; }
+static inline dvec d_fma(dvec a, dvec b, dvec c) { return fma(a, b, c); }
+/* As d_fma, but the product may be rounded too. */
+static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return a * b + c; }
+
+/* a where `test` is 0, else b. */
+static inline dvec d_if_zero(dvec test, dvec a, dvec b) { return test == 0 ? a : b; }
+
+/* Bit patterns as unsigned integers. */
+static inline uint64_t bits_of(double a) {
+  uint64_t bits;
+  memcpy(&bits, &a, sizeof bits);
+  return bits;
+}
+static inline double with_bits(uint64_t bits) {
+  double a;
+  memcpy(&a, &bits, sizeof a);
+  return a;
+}
+static inline dvec d_bits_add(dvec a, uint64_t b) { return with_bits(bits_of(a) + b); }
+static inline dvec d_bits_sub(dvec a, dvec b) { return with_bits(bits_of(a) - bits_of(b)); }
+static inline dvec d_bits_or(dvec a, uint64_t b) { return with_bits(bits_of(a) | b); }
+static inline dvec d_bits_left(dvec a, int n) { return with_bits(bits_of(a) << n); }
+static inline dvec d_bits_right(dvec a, int n) { return with_bits(bits_of(a) >> n); }
+
+#include "vec/double.h"
+
 #ifdef FSM_FLOAT32
 typedef float storage;
+/* Rounding the product of a float below 2^14 and a rate errs by 2^-39 at most: no fusion needed. */
+static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 #else
 typedef double storage;
+static inline vec v_fma(vec a, vec b, vec c) { return fma(a, b, c); }
 #endif
-typedef double real;
-#define FSM_REAL_DOUBLE
-typedef double vec;
-typedef int mask;
+typedef bool mask;
 typedef int64_t vcount;
 
-enum { LANES = 1 };
-
-static inline vec v_set1(real a) { return a; }
 static inline vec v_load(const storage *p) { return *p; }
 static inline void v_store(storage *p, vec a) { *p = (storage)a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) { return n ? *p : fill; }
 static inline void v_store_part(storage *p, size_t n, vec a) {
   if (n) *p = (storage)a;
 }
-static inline vec v_load_real(const real *p) { return *p; }
-static inline void v_store_real(real *p, vec a) { *p = a; }
 
-static inline vec v_add(vec a, vec b) { return a + b; }
-static inline vec v_sub(vec a, vec b) { return a - b; }
-static inline vec v_mul(vec a, vec b) { return a * b; }
+/* b where either is NaN. */
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
-/* a*b + c: v_fma rounds once, v_mul_add may round the product too. */
-static inline vec v_mul_add(vec a, vec b, vec c) { return a * b + c; }
-#ifdef FSM_FLOAT32
-/* Rounding the product of a float below 2^14 and a rate errs by 2^-39 at most: no fusion needed. */
-static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
-#else
-static inline vec v_fma(vec a, vec b, vec c) { return fma(a, b, c); }
-#endif
-
-static inline vec v_shift_to_exponent(vec a) {
-  uint64_t bits;
-  memcpy(&bits, &a, sizeof bits);
-  bits <<= 52;
-  memcpy(&a, &bits, sizeof bits);
-  return a;
-}
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
 
 static inline mask v_equal(vec a, vec b) { return a == b; }
+static inline mask v_less(vec a, vec b) { return a < b; }
 static inline vec v_zero_where(mask m, vec a) { return m ? 0 : a; }
 static inline vec v_select(mask m, vec a, vec b) { return m ? a : b; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }
+static inline bool v_all(mask m) { return m; }
+
+static inline void v_transpose(vec a[LANES]) { (void)a; }
 
 static inline real v_first(vec a) { return a; }
 static inline real v_reduce_max(vec a) { return a; }
@@ -64,6 +84,6 @@ static inline real v_reduce_max(vec a) { return a; }
 static inline vcount v_count_zero(void) { return 0; }
 static inline vcount v_count_add(vcount count, mask m) { return count + m; }
 static inline double v_count_reduce(vcount count) { return (double)count; }
-static inline void v_count_store(vcount count, double *p) { *p = (double)count; }
+static inline dvec v_count_part(vcount count, int part) { return (void)part, (double)count; }
 
 #endif

@@ -1,0 +1,166 @@
+/* What a slice's last pass needs: the reciprocal of the sum of its terms, or the logarithm.
+ * Everything here works on as many slices as there are lanes, in double; where real is double
+ * itself, in pairs hi + lo. */
+#ifndef FSM_KERNELS_FINISH_H
+#define FSM_KERNELS_FINISH_H
+
+/* log(hi + lo) for hi >= 1, to a unit in the last place of the result however close to 0 that is.
+ *
+ * hi + lo = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); with s = f/(2 + f) and z = s^2,
+ * log(1 + f) = 2 atanh(s) = s (2 + z p(z)) = f - (f^2/2 - s (f^2/2 + z p(z))), where the last form
+ * rounds the largest part, f, last (K. C. Ng's arrangement in FDLIBM). The relative error of p's
+ * part is 2^-59.4; regenerate it with tools/coefficients.py. */
+FSM_INLINE dvec log_of_pair(dvec hi, dvec lo) {
+  static const double c[] = {0x1.5555555555594p-1, 0x1.999999997f77cp-2, 0x1.2492494235b74p-2,
+                             0x1.c71c51dbbbd75p-3, 0x1.746646d7fcebcp-3, 0x1.39a108cae2047p-3,
+                             0x1.2f0b96857276dp-3};
+  const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, exponent_of_2_52 = 0x4330000000000000;
+  dvec k_bits = d_bits_right(d_bits_add(hi, -sqrt_half), 52);
+  dvec k = d_sub(d_bits_or(k_bits, exponent_of_2_52), d_set1(0x1p52));
+  dvec k_exponent = d_bits_left(k_bits, 52);
+  dvec power = d_bits_sub(d_set1(1), k_exponent); /* 2^-k */
+  dvec f = d_mul_add(lo, power, d_sub(d_bits_sub(hi, k_exponent), d_set1(1)));
+  dvec s = d_div(f, d_add(d_set1(2), f)), z = d_mul(s, s);
+  enum { DEGREE = sizeof c / sizeof c[0] - 1 };
+  dvec p = d_set1(c[DEGREE]);
+  for (int j = DEGREE - 1; j >= 0; j--) p = d_mul_add(p, z, d_set1(c[j]));
+  dvec half_square = d_mul(d_set1(0.5), d_mul(f, f));
+  dvec tail = d_mul_add(s, d_mul_add(z, p, half_square), d_mul(k, d_set1(LOG_2_LO)));
+  return d_mul_add(k, d_set1(LOG_2_HI), d_sub(f, d_sub(half_square, tail)));
+}
+
+/* The polynomial of exp.h at a double r. */
+FSM_INLINE dvec exp2_slope(dvec r) {
+  dvec q = d_set1(SLOPE[SLOPE_DEGREE]);
+  for (int k = SLOPE_DEGREE - 1; k >= 0; k--) q = d_mul_add(q, r, d_set1(SLOPE[k]));
+  return q;
+}
+
+/* The largest term of a slice as its sum has it: rounded, as exp_terms gives it. */
+FSM_INLINE vec rounded_largest_term(vec max, const exp_frame *f) {
+  vec x = v_sub(max, f->origin);
+  exp_term term;
+  exp_terms(&term, &x, f, 1);
+  return exp_term_value(term);
+}
+
+#ifdef FSM_REAL_DOUBLE
+
+/* The largest term, to more than the precision of the others: the last rounding, and that of r, are
+ * in lo. */
+FSM_INLINE dvec_pair largest_term(vec max, const exp_frame *f) {
+  dvec x = d_sub(max, f->origin);
+  dvec t = d_mul_add(x, f->rate.hi, f->anchor);
+  dvec reduced = v_fma(x, f->rate.hi, d_sub(f->anchor, t));
+  dvec r = d_mul_add(x, f->rate.lo, reduced);
+  dvec r_lo = d_mul_add(x, f->rate.lo, d_sub(reduced, r));
+  dvec slope = exp2_slope(r), rise = d_mul(r, slope),
+       rise_lo = d_fma(r, slope, d_sub(d_set1(0), rise));
+  dvec one = d_set1(1), hi = d_add(one, rise), lo = d_add(d_sub(one, hi), rise);
+  lo = d_add(lo, d_mul_add(r_lo, d_mul(hi, d_set1(LOG_2)), rise_lo));
+  dvec scale = v_shift_to_exponent(t);
+  dvec_pair term = {d_mul(scale, hi), d_mul(scale, lo)};
+  return term;
+}
+
+/* The reciprocal of the sum of all terms. */
+FSM_INLINE vec_pair reciprocal_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  dvec ties = sum->ties.part[0], minus_one = d_set1(-1);
+  dvec_pair largest = largest_term(max, f);
+  dvec product = d_mul(ties, largest.hi);
+  dvec_pair total = add_exactly(product, sum->rest.hi);
+  dvec lo = d_fma(ties, largest.hi, d_sub(d_set1(0), product));
+  lo = d_add(d_add(total.lo, sum->rest.lo), d_mul_add(ties, largest.lo, lo));
+  dvec rounded = d_mul(ties, rounded_largest_term(max, f));
+  dvec hi = d_if_zero(sum->rest.hi, rounded, total.hi);
+  lo = d_if_zero(sum->rest.hi, d_set1(0), lo);
+  dvec inverse = d_div(d_set1(1), hi);
+  dvec excess = d_mul_add(inverse, lo, d_fma(inverse, hi, minus_one));
+  vec_pair result = {inverse, d_mul(d_sub(d_set1(0), inverse), excess)};
+  return result;
+}
+
+/* log(sum of exp((x - max)/temperature)). */
+FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  dvec_pair largest = largest_term(max, f);
+  dvec ratio = d_div(sum->rest.hi, largest.hi), minus_ratio = d_sub(d_set1(0), ratio);
+  dvec remainder = d_add(d_fma(minus_ratio, largest.hi, sum->rest.hi), sum->rest.lo);
+  remainder = d_div(d_mul_add(minus_ratio, largest.lo, remainder), largest.hi);
+  dvec_pair total = add_exactly(sum->ties.part[0], ratio);
+  doubles log = {{log_of_pair(total.hi, d_add(total.lo, remainder))}};
+  return log;
+}
+
+#else
+
+FSM_INLINE doubles largest_term(vec max, const exp_frame *f) {
+  doubles x = widen(v_sub(max, f->origin)), hi = widen(f->rate.hi), lo = widen(f->rate.lo);
+  doubles minus_n = widen(v_sub(f->anchor, v_set1(ANCHOR + EXPONENT_BIAS + SPARE))), term;
+  for (int p = 0; p < PARTS; p++) {
+    dvec r = d_mul_add(x.part[p], d_add(hi.part[p], lo.part[p]), minus_n.part[p]);
+    term.part[p] = d_mul(d_mul_add(r, exp2_slope(r), d_set1(1)), d_set1(SPARE_SCALE));
+  }
+  return term;
+}
+
+FSM_INLINE vec_pair reciprocal_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  doubles largest = largest_term(max, f), rounded = widen(rounded_largest_term(max, f));
+  dvec inverse[PARTS], rest[PARTS];
+  for (int p = 0; p < PARTS; p++) {
+    dvec term = d_if_zero(sum->rest.part[p], rounded.part[p], largest.part[p]);
+    inverse[p] = d_div(d_set1(1), d_mul_add(sum->ties.part[p], term, sum->rest.part[p]));
+  }
+  vec hi = v_join(inverse);
+  for (int p = 0; p < PARTS; p++) rest[p] = d_sub(inverse[p], v_part(hi, p));
+  vec_pair result = {hi, v_join(rest)};
+  return result;
+}
+
+FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  doubles largest = largest_term(max, f), log;
+  for (int p = 0; p < PARTS; p++) {
+    dvec_pair total = add_exactly(sum->ties.part[p], d_div(sum->rest.part[p], largest.part[p]));
+    log.part[p] = log_of_pair(total.hi, total.lo);
+  }
+  return log;
+}
+
+#endif
+
+/* Softmax's scale: NaN where the maximum is not finite. */
+FSM_INLINE vec_pair scale_of(const term_sum *sum, vec max, const exp_frame *f) {
+  vec_pair scale = reciprocal_of_sum(sum, max, f);
+  vec infinity = v_set1((real)INFINITY), nan = v_set1((real)NAN);
+  scale.hi = v_select(v_less(max, infinity), scale.hi, nan);
+  scale.hi = v_select(v_less(v_sub(v_set1(0), infinity), max), scale.hi, nan);
+  return scale;
+}
+
+/* What log-softmax's last pass takes: (x - max)*inverse - log_sum. */
+typedef struct {
+  vec max;
+  vec_pair inverse;
+  vec minus_log_sum;
+} log_frame;
+
+FSM_INLINE log_frame log_frame_of(vec max, const tempering *t, doubles log_sum) {
+  for (int p = 0; p < PARTS; p++) log_sum.part[p] = d_sub(d_set1(0), log_sum.part[p]);
+  log_frame f = {max, t->inverse, v_join(log_sum.part)};
+  return f;
+}
+
+/* Half a unit for x - max, and half each for log_sum and the last step; all three have one sign. */
+FSM_INLINE vec log_share(vec x, const log_frame *f) {
+  vec d = v_sub(x, f->max);
+  /* inverse.lo is 0 for temperature 1, and 0 * -inf must not arise. */
+  vec rest = v_mul_add(v_max(v_set1(-REAL_MAX), d), f->inverse.lo, f->minus_log_sum);
+  return v_mul_add(d, f->inverse.hi, rest);
+}
+
+/* max + log_sum. */
+FSM_INLINE vec log_sum_exp(vec max, doubles log_sum) {
+  for (int p = 0; p < PARTS; p++) log_sum.part[p] = d_add(v_part(max, p), log_sum.part[p]);
+  return v_join(log_sum.part);
+}
+
+#endif

@@ -1,0 +1,211 @@
+/* 16 floats or 8 doubles in a register: AVX-512 F, DQ, BW and VL. The operations are those of
+ * vec/scalar.h. */
+#ifndef FSM_VEC_AVX512_H
+#define FSM_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef __m512d dvec;
+enum { DOUBLE_LANES = 8 };
+
+static inline dvec d_set1(double a) { return _mm512_set1_pd(a); }
+static inline dvec d_load(const double *p) { return _mm512_loadu_pd(p); }
+static inline void d_store(double *p, dvec a) { _mm512_storeu_pd(p, a); }
+static inline dvec d_add(dvec a, dvec b) { return _mm512_add_pd(a, b); }
+static inline dvec d_sub(dvec a, dvec b) { return _mm512_sub_pd(a, b); }
+static inline dvec d_mul(dvec a, dvec b) { return _mm512_mul_pd(a, b); }
+static inline dvec d_div(dvec a, dvec b) { return _mm512_div_pd(a, b); }
+static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline dvec d_if_zero(dvec test, dvec a, dvec b) {
+  return _mm512_mask_mov_pd(b, _mm512_cmp_pd_mask(test, _mm512_setzero_pd(), _CMP_EQ_OQ), a);
+}
+
+static inline __m512i bits_of(dvec a) { return _mm512_castpd_si512(a); }
+static inline dvec with_bits(__m512i bits) { return _mm512_castsi512_pd(bits); }
+static inline __m512i bits_set1(uint64_t b) { return _mm512_set1_epi64((long long)b); }
+static inline dvec d_bits_add(dvec a, uint64_t b) {
+  return with_bits(_mm512_add_epi64(bits_of(a), bits_set1(b)));
+}
+static inline dvec d_bits_sub(dvec a, dvec b) {
+  return with_bits(_mm512_sub_epi64(bits_of(a), bits_of(b)));
+}
+static inline dvec d_bits_or(dvec a, uint64_t b) {
+  return with_bits(_mm512_or_si512(bits_of(a), bits_set1(b)));
+}
+static inline dvec d_bits_left(dvec a, unsigned n) {
+  return with_bits(_mm512_slli_epi64(bits_of(a), n));
+}
+static inline dvec d_bits_right(dvec a, unsigned n) {
+  return with_bits(_mm512_srli_epi64(bits_of(a), n));
+}
+
+#ifdef FSM_FLOAT32
+
+typedef float storage;
+typedef float real;
+typedef __m512 vec;
+typedef __mmask16 mask;
+typedef __m512i vcount;
+
+enum { LANES = 16, PARTS = 2 };
+
+static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
+
+static inline vec v_set1(real a) { return _mm512_set1_ps(a); }
+static inline vec v_load_real(const real *p) { return _mm512_loadu_ps(p); }
+static inline void v_store_real(real *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline vec v_load(const storage *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(storage *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline vec v_load_part(const storage *p, size_t n, vec fill) {
+  return _mm512_mask_loadu_ps(fill, lanes_below(n), p);
+}
+static inline void v_store_part(storage *p, size_t n, vec a) {
+  _mm512_mask_storeu_ps(p, lanes_below(n), a);
+}
+
+static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec v_mul_add(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline vec v_shift_to_exponent(vec a) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+
+static inline mask v_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline mask v_less(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_ps((mask)~m, a); }
+static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_ps(b, m, a); }
+static inline bool v_all(mask m) { return m == 0xffff; }
+static inline mask v_load_mask(const unsigned char *p, size_t n) {
+  __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
+  return _mm_test_epi8_mask(bytes, bytes);
+}
+
+static inline real v_first(vec a) { return _mm512_cvtss_f32(a); }
+static inline real v_reduce_max(vec a) {
+  __m256 m = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 n = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+  n = _mm_max_ps(n, _mm_movehl_ps(n, n));
+  return _mm_cvtss_f32(_mm_max_ss(n, _mm_movehdup_ps(n)));
+}
+
+static inline dvec v_part(vec a, int part) {
+  return _mm512_cvtps_pd(part ? _mm512_extractf32x8_ps(a, 1) : _mm512_castps512_ps256(a));
+}
+static inline vec v_join(const dvec parts[PARTS]) {
+  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(parts[0])),
+                            _mm512_cvtpd_ps(parts[1]), 1);
+}
+
+static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
+static inline vcount v_count_add(vcount count, mask m) {
+  return _mm512_mask_add_epi32(count, m, count, _mm512_set1_epi32(1));
+}
+static inline double v_count_reduce(vcount count) {
+  __m512i wide = _mm512_add_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(count)),
+                                  _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(count, 1)));
+  return (double)_mm512_reduce_add_epi64(wide);
+}
+static inline dvec v_count_part(vcount count, int part) {
+  return _mm512_cvtepu32_pd(part ? _mm512_extracti32x8_epi32(count, 1)
+                                 : _mm512_castsi512_si256(count));
+}
+
+/* The transpose of LANES vectors, in place: pairs, quads, then quarters of registers. */
+static inline void v_transpose(vec a[LANES]) {
+  vec pair[LANES], quad[LANES], half[LANES];
+  for (int k = 0; k < 16; k += 2) {
+    pair[k] = _mm512_unpacklo_ps(a[k], a[k + 1]);
+    pair[k + 1] = _mm512_unpackhi_ps(a[k], a[k + 1]);
+  }
+  for (int k = 0; k < 16; k += 4)
+    for (int i = 0; i < 2; i++) {
+      quad[k + 2 * i] = _mm512_shuffle_ps(pair[k + i], pair[k + i + 2], 0x44);
+      quad[k + 2 * i + 1] = _mm512_shuffle_ps(pair[k + i], pair[k + i + 2], 0xee);
+    }
+  for (int k = 0; k < 16; k += 8)
+    for (int i = 0; i < 4; i++) {
+      half[k + i] = _mm512_shuffle_f32x4(quad[k + i], quad[k + i + 4], 0x88);
+      half[k + i + 4] = _mm512_shuffle_f32x4(quad[k + i], quad[k + i + 4], 0xdd);
+    }
+  for (int i = 0; i < 8; i++) {
+    a[i] = _mm512_shuffle_f32x4(half[i], half[i + 8], 0x88);
+    a[i + 8] = _mm512_shuffle_f32x4(half[i], half[i + 8], 0xdd);
+  }
+}
+
+#else /* FSM_FLOAT64 */
+
+#include "vec/double.h"
+
+typedef double storage;
+typedef __mmask8 mask;
+typedef __m512i vcount;
+
+static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
+
+static inline vec v_load(const storage *p) { return _mm512_loadu_pd(p); }
+static inline void v_store(storage *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline vec v_load_part(const storage *p, size_t n, vec fill) {
+  return _mm512_mask_loadu_pd(fill, lanes_below(n), p);
+}
+static inline void v_store_part(storage *p, size_t n, vec a) {
+  _mm512_mask_storeu_pd(p, lanes_below(n), a);
+}
+
+static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
+
+static inline mask v_equal(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+static inline mask v_less(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_pd((mask)~m, a); }
+static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_pd(b, m, a); }
+static inline bool v_all(mask m) { return m == 0xff; }
+static inline mask v_load_mask(const unsigned char *p, size_t n) {
+  __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
+  return (mask)_mm_test_epi8_mask(bytes, bytes);
+}
+
+static inline real v_first(vec a) { return _mm512_cvtsd_f64(a); }
+static inline real v_reduce_max(vec a) {
+  __m256d m = _mm256_max_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+  __m128d n = _mm_max_pd(_mm256_castpd256_pd128(m), _mm256_extractf128_pd(m, 1));
+  return _mm_cvtsd_f64(_mm_max_sd(n, _mm_unpackhi_pd(n, n)));
+}
+
+static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
+static inline vcount v_count_add(vcount count, mask m) {
+  return _mm512_mask_add_epi64(count, m, count, _mm512_set1_epi64(1));
+}
+static inline double v_count_reduce(vcount count) { return (double)_mm512_reduce_add_epi64(count); }
+static inline dvec v_count_part(vcount count, int part) {
+  return (void)part, _mm512_cvtepi64_pd(count);
+}
+
+static inline void v_transpose(vec a[LANES]) {
+  vec pair[LANES], half[LANES];
+  for (int k = 0; k < 8; k += 2) {
+    pair[k] = _mm512_unpacklo_pd(a[k], a[k + 1]);
+    pair[k + 1] = _mm512_unpackhi_pd(a[k], a[k + 1]);
+  }
+  for (int k = 0; k < 8; k += 4)
+    for (int i = 0; i < 2; i++) {
+      half[k + i] = _mm512_shuffle_f64x2(pair[k + i], pair[k + i + 2], 0x88);
+      half[k + i + 2] = _mm512_shuffle_f64x2(pair[k + i], pair[k + i + 2], 0xdd);
+    }
+  for (int i = 0; i < 4; i++) {
+    a[i] = _mm512_shuffle_f64x2(half[i], half[i + 4], 0x88);
+    a[i + 4] = _mm512_shuffle_f64x2(half[i], half[i + 4], 0xdd);
+  }
+}
+
+#endif
+#endif

@@ -1,0 +1,84 @@
+"""Derive the polynomials of src/kernels: of 2**r in exp.h, and of the logarithm in finish.h.
+
+Each is the least-squares fit of the relative error over Chebyshev nodes, which comes within a fraction of
+a bit of the minimax polynomial. Each coefficient is rounded to the kernel's precision before the ones
+above it are fitted again, so the bound printed is that of the coefficients as they stand in the source.
+
+    python tools/coefficients.py
+"""
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.dps = 60
+
+# The reduction of the exponential leaves |r| <= 1/2, up to the rounding of x*rate and x*rate_lo.
+EXP_HALF_WIDTH = mp.mpf("0.5009765625")
+# That of the logarithm leaves 1 + f within [sqrt(1/2), sqrt(2)], so f/(2 + f) within this.
+LOG_HALF_WIDTH = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)
+
+
+def chebyshev_nodes(low, high, count=80):
+    return [
+        (low + high + (high - low) * mp.cos(mp.pi * (2 * k + 1) / (2 * count))) / 2
+        for k in range(count)
+    ]
+
+
+def fit(target, nodes, degree, dtype):
+    """Coefficients of a polynomial for which `target(p(x), x)` is smallest.
+
+    `target` is affine in its first argument: what the polynomial contributes to the relative error.
+    """
+    known = []
+    for free in range(degree + 1, 0, -1):
+        system = mp.matrix(len(nodes), free)
+        right = mp.matrix(len(nodes), 1)
+        for i, x in enumerate(nodes):
+            constant = target(mp.mpf(0), x)
+            slope = target(mp.mpf(1), x) - constant
+            for j in range(free):
+                system[i, j] = slope * x ** (len(known) + j)
+            right[i] = -constant - slope * sum(c * x**j for j, c in enumerate(known))
+        solution, _ = mp.qr_solve(system, right)
+        known.append(mp.mpf(float(dtype(mp.nstr(solution[0], 40)))))
+    return known
+
+
+def show(title, target, low, high, degree, dtype):
+    coefficients = fit(target, chebyshev_nodes(low, high), degree, dtype)
+    points = [low + (high - low) * mp.mpf(k) / 4000 for k in range(1, 4001)]
+    worst = max(abs(target(mp.polyval(coefficients[::-1], x), x)) for x in points)
+    print(f"{title}: relative error 2**{float(mp.log(worst, 2)):.1f}")
+    for power, c in enumerate(coefficients):
+        print(f"    c{power} = {float(c).hex()}")
+
+
+def exp_error(q, r):
+    """Relative error of 2**r = 1 + r*q(r)."""
+    return (1 + r * q) / mp.power(2, r) - 1
+
+
+def log_error(p, z):
+    """Relative error of log((1 + s)/(1 - s)) = s*(2 + z*p(z)), z = s**2."""
+    s = mp.sqrt(z)
+    return s * (2 + z * p) / mp.log((1 + s) / (1 - s)) - 1
+
+
+def show_constant(name, value, bits):
+    high = mp.ldexp(mp.nint(mp.ldexp(value, bits)), -bits)
+    print(f"{name} = {float(high).hex()} + {float(value - high).hex()}")
+
+
+def main():
+    w = EXP_HALF_WIDTH
+    show("2**r, float32", exp_error, -w, w, 5, np.float32)
+    show("2**r, float64", exp_error, -w, w, 10, np.float64)
+    show("log, float64", log_error, mp.mpf(0), LOG_HALF_WIDTH**2, 6, np.float64)
+    show_constant("log2(e)", mp.log(mp.e, 2), 52)
+    # Short enough for its product with any exponent to be exact.
+    show_constant("log(2)", mp.log(2), 33)
+
+
+if __name__ == "__main__":
+    main()
