@@ -1,4 +1,4 @@
-"""New interpreters, which run the very package that is tested here, under an environment of choice."""
+"""New interpreters that run the very package under test, with environment variables of choice."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ PACKAGE_FOLDER = Path(fastsoftmax.__file__).resolve().parents[1]
 def run(
     *arguments: str | Path, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments; of the variables that concern us, only those given are set."""
+    """Run Python with these arguments, and of our own variables with none but those given."""
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("FASTSOFTMAX_")}
     return subprocess.run(
         [sys.executable, *arguments],

@@ -1,7 +1,6 @@
-"""The results of a backend to their last bits, which tell it from the others.
+"""The results of a backend to their last bits, which tell it from one of another kind.
 
-Backends add up in different orders, so their rounding errors differ. As a script: those of the
-backend in force, with its name and origin, as JSON.
+As a script: those of the backend in force, with its name and origin, as JSON.
 """
 
 import hashlib

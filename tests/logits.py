@@ -63,7 +63,10 @@ LOGITS: dict[str, Make] = {
     "descending": descending,
     "around 1e4": normal(5.0, 1e4),
     "around -1e4": normal(5.0, -1e4),
+    "around 2^14 log 2": normal(5.0, 2**14 * np.log(2)),  # whose exponential has exponent 2^14
     "around 1e6": normal(5.0, 1e6),
+    "as large as 1e4": normal(1e4),
+    "as large as 1e6": normal(1e6),
     "around 1e30": normal(1e23, 1e30),
     "around -1e30": normal(1e23, -1e30),
     "as large as 1e30": normal(1e30),

@@ -6,12 +6,14 @@ largest logit taken out of the sum,
 
     d_j = (x_j - m) / T        rest = sum exp(d_j) - 1
 
-    softmax_j = exp(d_j) / (1 + rest)   log_softmax_j = d_j - log1p(rest)   logsumexp = m + log1p(rest)
+    softmax_j = exp(d_j) / (1 + rest)
+    log_softmax_j = d_j - log1p(rest)
+    logsumexp = m + log1p(rest)
 
-in which nothing cancels but the last sum, and that only where m is negative. Two arithmetics evaluate
-this: mpmath with 50 digits, and long double with 64 bits, which is some thousand times faster. The
-latter holds d_j as an unevaluated sum of two numbers; test_oracle.py holds it to the former. Where
-long double has fewer bits than that, float64 is left to mpmath.
+in which nothing cancels but the last sum, and that only where m is negative. Two arithmetics
+evaluate this: mpmath with 50 digits, and long double with 64 bits, which is far quicker. The latter
+holds d_j as an unevaluated sum of two numbers; test_oracle.py holds it to the former. Where long
+double has fewer bits than that, float64 is left to mpmath.
 """
 
 from typing import Any, NamedTuple
@@ -36,7 +38,7 @@ class Exact(NamedTuple):
 
 
 def exact(x: np.ndarray, temperature: Any = 1.0) -> Exact:
-    """The exact results for float16, float32 or float64 logits, by the quicker adequate arithmetic."""
+    """The exact results for logits of at most 64 bits, by the quicker adequate arithmetic."""
     if EXTENDED or x.dtype.itemsize < 8:
         return by_long_double(x, temperature)
     return by_mpmath(x, temperature)
@@ -130,8 +132,8 @@ def ulp_error(got: np.ndarray, value: np.ndarray, unit: np.ndarray | None = None
 def logsumexp_unit(x: np.ndarray, value: np.ndarray) -> np.ndarray:
     """What an error of log-sum-exp is measured against.
 
-    The result itself, unless the maximum is negative: max + log(sum) then cancels, and no method that
-    adds the two can be nearer than the larger of them allows.
+    The result itself, unless the maximum is negative: max + log(sum) then cancels, and no method
+    that adds the two can be nearer than the larger of them allows.
     """
     maximum = x.max(axis=-1).astype(np.float64)
     magnitude = np.abs(value).astype(np.float64)
@@ -153,3 +155,17 @@ def assert_accurate(
             f"{error[worst]:.4g} ULP at {tuple(map(int, worst))}: "
             f"got {got[worst]!r}, wanted {value[worst]!r}"
         )
+
+
+def assert_all_accurate(api, x: np.ndarray, value: Exact, arrangement, **options: Any) -> None:
+    """The functions of the rows x, arranged along some axis, against their exact results.
+
+    The options are those that log-sum-exp does not have.
+    """
+    placed = arrangement.place(x)
+    for function in ("softmax", "log_softmax"):
+        got = getattr(api, function)(placed, arrangement.axis, **options)
+        assert_accurate(arrangement.rows(got), getattr(value, function))
+    if not options:
+        got = api.logsumexp(placed, arrangement.axis)
+        assert_accurate(got.reshape(-1), value.logsumexp, logsumexp_unit(x, value.logsumexp))

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+
 from layouts import LAYOUTS
 
 REAL = ("float16", "float32", "float64", "longdouble")

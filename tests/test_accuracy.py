@@ -2,12 +2,13 @@
 
 from functools import cache
 
-import logits
 import numpy as np
-import oracle
 import pytest
+
+import logits
+import oracle
 from layouts import ARRANGEMENTS
-from oracle import assert_accurate
+from oracle import assert_all_accurate
 
 DTYPES = ("float32", "float64")
 SHAPES = ((6, 1000), (60, 10))  # slices, elements of a slice
@@ -19,17 +20,6 @@ def known(name: str, shape: tuple[int, int], dtype: str, temperature: float = 1.
     return x, oracle.exact(x, temperature)
 
 
-def assert_all_accurate(api, x, exact, arrangement=ARRANGEMENTS["rows"], **options):
-    placed = arrangement.place(x)
-    for function in ("softmax", "log_softmax"):
-        got = getattr(api, function)(placed, arrangement.axis, **options)
-        assert_accurate(arrangement.rows(got), getattr(exact, function))
-    if not options:
-        got = api.logsumexp(placed, arrangement.axis)
-        unit = oracle.logsumexp_unit(x, exact.logsumexp)
-        assert_accurate(got.reshape(-1), exact.logsumexp, unit)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize(("name", "dtype"), logits.CASES)
@@ -38,9 +28,9 @@ def test_within_the_bound(api, name, dtype, shape, arrangement):
 
 
 @pytest.mark.parametrize("name", ["normal 1", "all one third", "ascending"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES if oracle.EXTENDED else DTYPES[:1])
 def test_within_the_bound_for_a_million_elements(api, name, dtype):
-    assert_all_accurate(api, *known(name, (1, 1_000_000), dtype))
+    assert_all_accurate(api, *known(name, (1, 1_000_000), dtype), ARRANGEMENTS["rows"])
 
 
 @pytest.mark.parametrize("arrangement", ["rows", "columns"])
@@ -52,11 +42,11 @@ def test_a_temperature_costs_no_accuracy(api, name, dtype, temperature, arrangem
     assert_all_accurate(api, x, exact, ARRANGEMENTS[arrangement], temperature=temperature)
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 2.0**-61, 2.0**61, 1e300])
+@pytest.mark.parametrize("temperature", [1e-300, 2.0**-61, 2.0**-60, 2.0**60, 2.0**61, 1e300])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_temperature_of_any_magnitude_is_exact(api, dtype, temperature):
     x, exact = known("normal 10", (6, 50), dtype, temperature)
-    assert_all_accurate(api, x, exact, temperature=temperature)
+    assert_all_accurate(api, x, exact, ARRANGEMENTS["rows"], temperature=temperature)
 
 
 def test_a_dominated_row_keeps_its_digits(api):
@@ -69,7 +59,7 @@ def test_a_dominated_row_keeps_its_digits(api):
     assert api.logsumexp(x) == pytest.approx(4.2483543e-18, rel=1e-6)
 
 
-@pytest.mark.parametrize("length", [2, 3, 5, 8, 9, 16, 17, 31, 64, 100, 1000])
+@pytest.mark.parametrize("length", [2, 3, 5, 8, 9, 16, 17, 31, 64, 100, 257])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_dominated_row_keeps_its_digits_wherever_the_largest_stands(api, dtype, length):
     x = np.full((length, length), -50.0, dtype)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 from oracle import assert_accurate
 
 CANARY = 0xA5
@@ -65,44 +66,48 @@ class Guarded:
         assert np.all(self._buffer.view(np.uint8) == CANARY)
 
 
-def offsets(dtype: str) -> range:
-    """Each alignment to an element within a cache line."""
+def alignments(dtype: str) -> range:
+    """The positions of an element in a cache line."""
     return range(64 // np.dtype(dtype).itemsize)
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("length", [*range(41), 63, 64, 65, 127, 129])
+@pytest.mark.parametrize("extent", [*range(41), 63, 64, 65, 127, 129])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_nothing_but_out_is_written(api, dtype, length, place):
-    place, n = PLACES[place], 3
-    x = np.random.default_rng(length).normal(0.0, 4.0, (n, length)).astype(dtype)
-    for offset in offsets(dtype):
-        for function in ("softmax", "log_softmax"):
-            out = Guarded(dtype, place, offset, n, length)
-            logits = x if place.axis == -1 else x.T.copy()
-            getattr(api, function)(logits, axis=place.axis, out=out.array)
-            out.assert_all_of_it_written_and_nothing_else()
-        sums = Guarded(dtype, PLACES["rows"], offset, 1, n)
-        api.logsumexp(logits, axis=place.axis, out=sums.array[0])
-        sums.assert_all_of_it_written_and_nothing_else()
+def test_nothing_but_out_is_written(api, dtype, extent, place):
+    place = PLACES[place]
+    for n, length in ((2, extent), (extent, 3)):
+        shape = (n, length) if place.axis == -1 else (length, n)
+        x = np.random.default_rng(extent).normal(0.0, 4.0, shape).astype(dtype)
+        for options in ({}, {"where": x > 0}, {"temperature": 2.0}):
+            for offset in (0, 1) if options else alignments(dtype):
+                for function in ("softmax", "log_softmax"):
+                    out = Guarded(dtype, place, offset, n, length)
+                    getattr(api, function)(x, place.axis, out=out.array, **options)
+                    out.assert_all_of_it_written_and_nothing_else()
+        for offset in alignments(dtype):
+            sums = Guarded(dtype, PLACES["rows"], offset, 1, n)
+            api.logsumexp(x, place.axis, out=sums.array[0])
+            sums.assert_all_of_it_written_and_nothing_else()
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("length", [*range(1, 41), 63, 64, 65, 127, 129])
+@pytest.mark.parametrize("extent", [*range(1, 41), 63, 64, 65, 127, 129])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_nothing_but_x_is_counted(api, dtype, length, place):
+def test_nothing_but_x_is_counted(api, dtype, extent, place):
     """Of NaN around the logits there is no trace in the results."""
-    place, n = PLACES[place], 3
-    rows = np.random.default_rng(length).normal(0.0, 4.0, (n, length)).astype(dtype)
-    exact = oracle.exact(rows)
-    for offset in (0, 1, offsets(dtype)[-1]):
-        buffer = np.full(2 * MARGIN + place.size(n, length), np.nan, dtype)
-        x = place.view(buffer[MARGIN + offset : buffer.size - MARGIN + offset], n, length)
-        np.moveaxis(x, place.axis, -1)[...] = rows
-        for function in ("softmax", "log_softmax"):
-            got = getattr(api, function)(x, axis=place.axis)
-            assert_accurate(np.moveaxis(got, place.axis, -1), getattr(exact, function))
-        assert np.all(np.isfinite(api.logsumexp(x, axis=place.axis)))
-        in_place = api.softmax(x, axis=place.axis, out=x)
-        assert_accurate(np.moveaxis(in_place, place.axis, -1), exact.softmax)
-        assert np.count_nonzero(np.isfinite(buffer)) == rows.size
+    place = PLACES[place]
+    for n, length in ((3, extent), (extent, 5)):
+        rows = np.random.default_rng(extent).normal(0.0, 4.0, (n, length)).astype(dtype)
+        exact = oracle.exact(rows)
+        for offset in (0, 1, alignments(dtype)[-1]):
+            buffer = np.full(2 * MARGIN + place.size(n, length), np.nan, dtype)
+            x = place.view(buffer[MARGIN + offset :][: place.size(n, length)], n, length)
+            np.moveaxis(x, place.axis, -1)[...] = rows
+            for function in ("softmax", "log_softmax"):
+                got = getattr(api, function)(x, place.axis)
+                assert_accurate(np.moveaxis(got, place.axis, -1), getattr(exact, function))
+            assert np.all(np.isfinite(api.logsumexp(x, place.axis)))
+            in_place = api.softmax(x, place.axis, out=x)
+            assert_accurate(np.moveaxis(in_place, place.axis, -1), exact.softmax)
+            assert np.count_nonzero(np.isfinite(buffer)) == rows.size

@@ -1,12 +1,12 @@
-"""What users see of the installation: show_config, and the check and timing of `python -m fastsoftmax`."""
+"""What users see of an installation: show_config, and the job that `python -m fastsoftmax` does."""
 
 import functools
 import json
 
-import child
 import numpy as np
 import pytest
 
+import child
 import fastsoftmax
 from fastsoftmax import _backend, _selfcheck, _timing
 from fastsoftmax.__main__ import main
@@ -22,7 +22,12 @@ def test_show_config_says_what_is_in_force(capsys):
 
     assert fastsoftmax.show_config() is None
     shown = capsys.readouterr().out
-    for mention in (fastsoftmax.__version__, config["backend"], config["reason"], *_backend.BACKENDS):
+    for mention in (
+        fastsoftmax.__version__,
+        config["backend"],
+        config["reason"],
+        *_backend.BACKENDS,
+    ):
         assert mention in shown
 
 

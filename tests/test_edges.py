@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 from layouts import ARRANGEMENTS
 from oracle import assert_accurate
 

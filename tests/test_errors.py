@@ -1,4 +1,4 @@
-"""A call that cannot be answered says which argument is wrong and what it must be, and changes nothing."""
+"""A call that cannot be answered says which argument is wrong, and how, and changes nothing."""
 
 import ml_dtypes
 import numpy as np
@@ -44,11 +44,21 @@ ERRORS = {
     "four-bit integers": (ALL, {"x": X.astype(ml_dtypes.int4)}, TypeError, "LOGITS has dtype int4"),
     "nothing": (ALL, {"x": None}, TypeError, "LOGITS has dtype object"),
     "ragged lists": (ALL, {"x": [[1.0], [1.0, 2.0]]}, ValueError, "inhomogeneous"),
-    "a masked array": (ALL, {"x": np.ma.array(X, mask=X > 3)}, TypeError, "LOGITS is a .*MaskedArray.*where"),
+    "a masked array": (
+        ALL,
+        {"x": np.ma.array(X, mask=X > 3)},
+        TypeError,
+        "LOGITS is a .*MaskedArray.*where",
+    ),
     "a matrix": (ALL, {"x": X.view(np.matrix)}, TypeError, "LOGITS is a .*matrix"),
     "where of numbers": (ALL, {"where": X}, TypeError, "where has dtype float64, need bool"),
     "where of integers": (ALL, {"where": [[1, 0, 1]]}, TypeError, "where has dtype int64"),
-    "where of another shape": (ALL, {"where": np.ones((2, 2), bool)}, ValueError, r"where .*\(2, 2\)"),
+    "where of another shape": (
+        ALL,
+        {"where": np.ones((2, 2), bool)},
+        ValueError,
+        r"where .*\(2, 2\)",
+    ),
     "where of more dimensions": (ALL, {"where": np.ones((2, 2, 3), bool)}, ValueError, "where"),
     "where masked itself": (ALL, {"where": np.ma.array(X > 0)}, TypeError, "where"),
     "temperature zero": (MAPS, {"temperature": 0.0}, ValueError, "temperature .*positive.* 0"),
@@ -56,7 +66,12 @@ ERRORS = {
     "temperature negative": (MAPS, {"temperature": -1}, ValueError, "temperature .*positive.* -1"),
     "temperature nan": (MAPS, {"temperature": np.nan}, ValueError, "temperature .*nan"),
     "temperature infinite": (MAPS, {"temperature": np.inf}, ValueError, "temperature .*inf"),
-    "temperature tiny": (MAPS, {"temperature": np.longdouble("1e-4000")}, ValueError, "temperature"),
+    "temperature tiny": (
+        MAPS,
+        {"temperature": np.longdouble("1e-4000")},
+        ValueError,
+        "temperature",
+    ),
     "temperature huge": (MAPS, {"temperature": 10**400}, (ValueError, TypeError), "temperature"),
     "one temperature wrong": (
         MAPS,
@@ -97,7 +112,12 @@ ERRORS = {
     "dtype of objects": (ALL, {"dtype": object}, TypeError, "dtype .*object"),
     "dtype complex of real input": (ALL, {"dtype": np.complex128}, TypeError, "dtype .*complex128"),
     "dtype real of complex input": (ALL, {"x": X + 1j, "dtype": F}, TypeError, "dtype .*float32"),
-    "dtype of eight bits": (ALL, {"dtype": ml_dtypes.float8_e5m2}, TypeError, "dtype .*float8_e5m2"),
+    "dtype of eight bits": (
+        ALL,
+        {"dtype": ml_dtypes.float8_e5m2},
+        TypeError,
+        "dtype .*float8_e5m2",
+    ),
     "dtype unknown": (ALL, {"dtype": "float31"}, TypeError, "float31"),
     "out a list": (ALL, {"out": [0.0] * 6}, TypeError, "out .*ndarray.*list"),
     "out a number": (ALL, {"out": 0.0}, TypeError, "out .*ndarray.*float"),

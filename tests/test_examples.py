@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-import child
 import pytest
+
+import child
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits.py"
 
@@ -16,7 +17,7 @@ def matplotlib_folder(tmp_path_factory):
 
 
 def test_digits(backend, tmp_path, matplotlib_folder):
-    """It compares its softmax with the model's own probabilities itself, and fails if they differ."""
+    """It compares its softmax with the model's own probabilities, and fails if they differ."""
     shown = child.output(
         DIGITS,
         "--output",
@@ -26,7 +27,9 @@ def test_digits(backend, tmp_path, matplotlib_folder):
         MPLBACKEND="agg",
         MPLCONFIGDIR=str(matplotlib_folder),
     )
-    figures = {name: float(value) for name, value in re.findall(r"^(\S.*?) {2,}([\d.]+)$", shown, re.M)}
+    figures = {
+        name: float(value) for name, value in re.findall(r"^(\S.*?) {2,}([\d.]+)$", shown, re.M)
+    }
     assert figures["held-out digits"] == pytest.approx(899, abs=1)
     assert 0.94 < figures["accuracy"] < 1
     assert 0.05 < figures["mean log-loss"] < 0.3

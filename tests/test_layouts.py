@@ -2,10 +2,11 @@
 
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
-import strategies
 from hypothesis import given
+
+import oracle
+import strategies
 from layouts import LAYOUTS
 from oracle import assert_accurate
 

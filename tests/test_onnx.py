@@ -1,11 +1,12 @@
-"""What the ONNX operators Softmax and LogSoftmax, whose default axis is -1, ask of an implementation.
+"""What is asked of the ONNX operators Softmax and LogSoftmax, whose default axis is the last one.
 
 The wanted values were computed with mpmath, with 40 digits.
 """
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 from oracle import assert_accurate
 
 EXAMPLE = [-1.0, 0.0, 1.0]
@@ -13,7 +14,12 @@ EXAMPLE_SOFTMAX = [0.090030573170380458, 0.24472847105479765, 0.6652409557748218
 EXAMPLE_LOG_SOFTMAX = [-2.4076059644443803, -1.4076059644443803, -0.4076059644443803]
 
 RAMPS = [[0.0, 1.0, 2.0, 3.0], [10000.0, 10001.0, 10002.0, 10003.0]]
-RAMP_SOFTMAX = [0.032058603280084988, 0.087144318742032567, 0.23688281808991013, 0.64391425988797231]
+RAMP_SOFTMAX = [
+    0.032058603280084988,
+    0.087144318742032567,
+    0.23688281808991013,
+    0.64391425988797231,
+]
 RAMP_LOG_SOFTMAX = [
     -3.4401896985611953,
     -2.4401896985611953,

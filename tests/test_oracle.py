@@ -2,8 +2,9 @@
 
 import mpmath
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 
 TEMPERATURES = (1.0, 0.1, 1 / 3, 7.0, 2.0**-60, 2.0**60)
 

@@ -3,8 +3,9 @@
 import tracemalloc
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 from layouts import LAYOUTS
 from oracle import assert_accurate
 

@@ -4,10 +4,10 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
-import child
 import numpy as np
 import pytest
 
+import child
 import fastsoftmax
 from fastsoftmax import _backend
 

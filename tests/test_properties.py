@@ -1,11 +1,12 @@
-"""What softmax, log-softmax and log-sum-exp are, whatever the digits: identities that define them."""
+"""Identities that softmax, log-softmax and log-sum-exp obey, whatever the digits."""
 
 import numpy as np
-import oracle
 import pytest
-import strategies
 from hypothesis import given
 from hypothesis import strategies as st
+
+import oracle
+import strategies
 from layouts import ARRANGEMENTS
 from oracle import BOUND, assert_accurate
 
@@ -15,7 +16,7 @@ SHIFTS = (-(2.0**20), -1000.0, -1.0, 0.5, 64.0, 2.0**20)
 
 @st.composite
 def finite_rows(draw, dtypes=DTYPES):
-    """Rows of one or more finite logits; multiples of 1/4, so that what is added to them is exact."""
+    """Rows of finite logits; multiples of 1/4, so that what is added to them is exact."""
     shape = (draw(st.integers(1, 9)), draw(st.integers(1, 70)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = np.rint(4 * rng.normal(0.0, draw(st.sampled_from([1.0, 20.0])), shape)) / 4

@@ -16,12 +16,17 @@ typedef struct {
   const unsigned char *where;
   ptrdiff_t where_length, where_inner;
   size_t length, width, vectors;
+  size_t columns;    /* how many there really are: width, or a fraction of it if rows are fused */
+  size_t tail_width; /* of one more row that is not as wide: what is left of fused rows */
+  ptrdiff_t slice_stride;
+  size_t slice_length; /* the stride and length of a column as it is outside of the tile */
   const tempering *temperings;
   size_t temperings_step; /* 0 if all columns share the first */
   vec max[TILE_VECTORS];
   exp_frame frame[TILE_VECTORS];
   wide rest[TILE_VECTORS];
   vcount ties[TILE_VECTORS];
+  term_sum sum[TILE_VECTORS];
   vec_pair scale[TILE_VECTORS];
   log_frame log[TILE_VECTORS];
 } tile;
@@ -36,17 +41,19 @@ static inline line tile_row(const tile *t, const storage *x, ptrdiff_t stride, s
 typedef void tile_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                        const bool masked);
 
-FSM_INLINE void for_each_vector(tile *t, size_t row, const size_t rows, tile_step *step,
-                                const bool masked) {
-  size_t whole = t->width / LANES, rest = t->width % LANES;
+FSM_INLINE void for_each_vector(tile *t, size_t row, const size_t rows, size_t width,
+                                tile_step *step, const bool masked) {
+  size_t whole = width / LANES, rest = width % LANES;
   for (size_t v = 0; v < whole; v++) step(t, row, rows, v, LANES, masked);
   if (rest) step(t, row, rows, whole, rest, masked);
 }
 
 FSM_INLINE void for_each_block(tile *t, tile_step *step, const bool masked) {
   size_t row = 0;
-  for (; row + BLOCK <= t->length; row += BLOCK) for_each_vector(t, row, BLOCK, step, masked);
-  for (; row < t->length; row++) for_each_vector(t, row, 1, step, masked);
+  for (; row + BLOCK <= t->length; row += BLOCK)
+    for_each_vector(t, row, BLOCK, t->width, step, masked);
+  for (; row < t->length; row++) for_each_vector(t, row, 1, t->width, step, masked);
+  if (t->tail_width) for_each_vector(t, row, 1, t->tail_width, step, masked);
 }
 
 FSM_INLINE void max_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
@@ -125,28 +132,61 @@ static inline const tempering *tile_tempering(const tile *t, size_t v) {
   return t->temperings + v * t->temperings_step;
 }
 
+static inline size_t tile_width(const tile *t, size_t v) {
+  size_t left = t->width - v * LANES;
+  return left < LANES ? left : LANES;
+}
+
+/* Give each column the largest of the maxima of the columns it was fused to, and each of those the
+ * same. */
+static void fold_maxima(tile *t) {
+  real max[TILE];
+  for (size_t v = 0; v < t->vectors; v++) v_store_real(max + v * LANES, t->max[v]);
+  for (size_t c = t->columns; c < t->width; c++)
+    if (max[c] > max[c % t->columns]) max[c % t->columns] = max[c];
+  for (size_t c = t->columns; c < t->width; c++) max[c] = max[c % t->columns];
+  for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_load_real(max + v * LANES);
+}
+
+/* The same for sums. */
+static void fold_sums(tile *t) {
+  double ties[TILE], hi[TILE], lo[TILE];
+  for (size_t v = 0; v < t->vectors; v++) {
+    doubles_store(t->sum[v].ties, ties + v * LANES);
+    wide_store(t->sum[v].rest, hi + v * LANES, lo + v * LANES);
+  }
+  for (size_t c = t->columns; c < t->width; c++) {
+    size_t to = c % t->columns;
+    add_to_pair(&hi[to], &lo[to], hi[c], lo[c]);
+    ties[to] += ties[c];
+  }
+  for (size_t c = t->columns; c < t->width; c++) {
+    ties[c] = ties[c % t->columns];
+    hi[c] = hi[c % t->columns];
+    lo[c] = lo[c % t->columns];
+  }
+  for (size_t v = 0; v < t->vectors; v++) {
+    t->sum[v].ties = doubles_load(ties + v * LANES);
+    t->sum[v].rest = wide_load(hi + v * LANES, lo + v * LANES);
+  }
+}
+
 /* Maxima, frames and sums: all that comes before the last pass. */
 FSM_INLINE void sum_of_tile(tile *t, tile_step *add, const bool masked) {
   for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_set1(-(real)INFINITY);
   for_each_block(t, max_step, masked);
+  if (t->columns < t->width) fold_maxima(t);
   for (size_t v = 0; v < t->vectors; v++) {
     t->frame[v] = frame_of(t->max[v], tile_tempering(t, v));
     t->rest[v] = wide_zero();
     t->ties[v] = v_count_zero();
   }
   for_each_block(t, add, masked);
-}
-
-FSM_INLINE term_sum tile_sum(const tile *t, size_t v) {
-  term_sum sum;
-  for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(t->ties[v], p);
-  sum.rest = t->rest[v];
-  return sum;
-}
-
-static inline size_t tile_width(const tile *t, size_t v) {
-  size_t left = t->width - v * LANES;
-  return left < LANES ? left : LANES;
+  for (size_t v = 0; v < t->vectors; v++) {
+    for (int p = 0; p < PARTS; p++) t->sum[v].ties.part[p] = v_count_part(t->ties[v], p);
+    t->sum[v].rest = t->rest[v];
+  }
+  if (t->columns < t->width) fold_sums(t);
 }
 
 /* log_of_sum of a vector of columns, of which some have a maximum that is not finite. */
@@ -154,32 +194,28 @@ static doubles log_of_nonfinite_sums(const tile *t, size_t v, doubles log_sum) {
   real max[LANES];
   double logs[LANES];
   v_store_real(max, t->max[v]);
-  for (int p = 0; p < PARTS; p++) d_store(logs + p * DOUBLE_LANES, log_sum.part[p]);
+  doubles_store(log_sum, logs);
   for (size_t k = 0; k < tile_width(t, v); k++) {
-    ptrdiff_t c = (ptrdiff_t)(v * LANES + k);
+    ptrdiff_t c = (ptrdiff_t)((v * LANES + k) % t->columns);
+    const unsigned char *where = t->where ? t->where + c * t->where_inner : NULL;
     if (!is_finite(max[k]))
-      logs[k] = log_of_nonfinite_sum(t->x + c, t->x_stride,
-                                     t->where ? t->where + c * t->where_inner : NULL,
-                                     t->where_length, t->length);
+      logs[k] =
+          log_of_nonfinite_sum(t->x + c, t->slice_stride, where, t->where_length, t->slice_length);
   }
-  for (int p = 0; p < PARTS; p++) log_sum.part[p] = d_load(logs + p * DOUBLE_LANES);
-  return log_sum;
+  return doubles_load(logs);
 }
 
 FSM_INLINE doubles tile_log_of_sum(const tile *t, size_t v) {
   vec max = t->max[v], magnitude = v_max(max, v_sub(v_set1(0), max));
-  term_sum sum = tile_sum(t, v);
-  doubles log_sum = log_of_sum(&sum, max, &t->frame[v]);
+  doubles log_sum = log_of_sum(&t->sum[v], max, &t->frame[v]);
   bool all_finite = v_all(v_less(magnitude, v_set1((real)INFINITY)));
   return all_finite ? log_sum : log_of_nonfinite_sums(t, v, log_sum);
 }
 
 FSM_INLINE void softmax_tile(tile *t, const bool masked) {
   sum_of_tile(t, add_and_store_step, masked);
-  for (size_t v = 0; v < t->vectors; v++) {
-    term_sum sum = tile_sum(t, v);
-    t->scale[v] = scale_of(&sum, t->max[v], &t->frame[v]);
-  }
+  for (size_t v = 0; v < t->vectors; v++)
+    t->scale[v] = scale_of(&t->sum[v], t->max[v], &t->frame[v]);
   for_each_block(t, scale_step, masked);
 }
 
@@ -192,10 +228,11 @@ FSM_INLINE void log_softmax_tile(tile *t, const bool masked) {
 
 FSM_INLINE void logsumexp_tile(tile *t, const bool masked) {
   sum_of_tile(t, add_only_step, masked);
-  for (size_t v = 0; v < t->vectors; v++) {
-    line s = {t->out, t->width, NULL, 0};
+  line s = {t->out, t->columns, NULL, 0};
+  for (size_t c = 0; c < t->columns; c += LANES) {
+    size_t left = t->columns - c, v = c / LANES;
     vec y = log_sum_exp(t->max[v], tile_log_of_sum(t, v));
-    line_store(&s, t->out, v * LANES, tile_width(t, v), y, 0, false);
+    line_store(&s, t->out, c, left < LANES ? left : LANES, y, 0, false);
   }
 }
 
@@ -216,6 +253,14 @@ static inline tempering load_tempering(const double *temperature, ptrdiff_t stri
   return t;
 }
 
+/* How many rows to fuse to one: 1 where they cannot be, or are too few for the folding to pay. */
+static inline size_t rows_to_fuse(const fsm_slices *s) {
+  ptrdiff_t inner = (ptrdiff_t)s->inner;
+  if (s->where || s->temperature || s->x_length != inner || s->out_length != inner) return 1;
+  size_t most = TILE / s->inner, enough = s->length / 16;
+  return most < 2 || enough < 2 ? 1 : most < enough ? most : enough;
+}
+
 typedef void tile_kernel(tile *t, const bool masked);
 
 FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
@@ -224,14 +269,19 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
   temperings[0] = tempering_set1(tempering_of(1));
   t.temperings = temperings;
   t.temperings_step = s->temperature ? 1 : 0;
-  t.x_stride = s->x_length;
-  t.out_stride = s->out_length;
+  size_t fused = rows_to_fuse(s);
+  t.x_stride = s->x_length * (ptrdiff_t)fused;
+  t.out_stride = s->out_length * (ptrdiff_t)fused;
+  t.length = s->length / fused;
+  t.tail_width = s->length % fused * s->inner;
+  t.slice_stride = s->x_length;
+  t.slice_length = s->length;
   t.where_length = s->where_length;
   t.where_inner = s->where_inner;
-  t.length = s->length;
   for (size_t outer = 0; outer < s->outer; outer++)
     for (size_t c = 0; c < s->inner; c += TILE) {
-      t.width = s->inner - c < TILE ? s->inner - c : TILE;
+      t.columns = s->inner - c < TILE ? s->inner - c : TILE;
+      t.width = t.columns * fused;
       t.vectors = (t.width + LANES - 1) / LANES;
       t.x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer + c;
       t.out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer + c;

@@ -51,8 +51,10 @@ FSM_INLINE void for_each_batch(const fsm_slices *s, tile_kernel *kernel, const r
   t.out = absent ? b.columns[0] : b.log_sums;
   t.x_stride = t.out_stride = LANES;
   t.where = NULL;
-  t.length = s->length;
-  t.width = LANES;
+  t.length = t.slice_length = s->length;
+  t.tail_width = 0;
+  t.slice_stride = LANES;
+  t.width = t.columns = LANES;
   t.vectors = 1;
   t.temperings = &shared;
   t.temperings_step = 0;

@@ -21,6 +21,16 @@ FSM_INLINE doubles doubles_set1(double a) {
   return d;
 }
 
+FSM_INLINE void doubles_store(doubles d, double lanes[LANES]) {
+  for (int p = 0; p < PARTS; p++) d_store(lanes + p * DOUBLE_LANES, d.part[p]);
+}
+
+FSM_INLINE doubles doubles_load(const double lanes[LANES]) {
+  doubles d;
+  for (int p = 0; p < PARTS; p++) d.part[p] = d_load(lanes + p * DOUBLE_LANES);
+  return d;
+}
+
 /* The exact sum of a and b as hi + lo (Knuth, The Art of Computer Programming 2, section 4.2.2). */
 typedef struct {
   dvec hi, lo;
@@ -30,6 +40,13 @@ FSM_INLINE dvec_pair add_exactly(dvec a, dvec b) {
   dvec hi = d_add(a, b), of_b = d_sub(hi, a);
   dvec_pair sum = {hi, d_add(d_sub(a, d_sub(hi, of_b)), d_sub(b, of_b))};
   return sum;
+}
+
+/* Add (*hi, *lo) and (b_hi, b_lo) into the former. */
+static inline void add_to_pair(double *hi, double *lo, double b_hi, double b_lo) {
+  double sum = *hi + b_hi, of_b = sum - *hi;
+  *lo += b_lo + ((*hi - (sum - of_b)) + (b_hi - of_b));
+  *hi = sum;
 }
 
 #ifdef FSM_REAL_DOUBLE
@@ -49,19 +66,27 @@ FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
   return result;
 }
 
+FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
+  d_store(hi, w.hi);
+  d_store(lo, w.lo);
+}
+
+FSM_INLINE wide wide_load(const double hi[LANES], const double lo[LANES]) {
+  wide w = {d_load(hi), d_load(lo)};
+  return w;
+}
+
 /* The sum over all lanes, in every lane. */
 FSM_INLINE wide wide_reduce(wide w) {
   double hi[LANES], lo[LANES];
-  d_store(hi, w.hi);
-  d_store(lo, w.lo);
+  wide_store(w, hi, lo);
   for (size_t width = LANES / 2; width > 0; width /= 2)
-    for (size_t k = 0; k < width; k++) {
-      double sum = hi[k] + hi[k + width], of_b = sum - hi[k];
-      lo[k] += lo[k + width] + ((hi[k] - (sum - of_b)) + (hi[k + width] - of_b));
-      hi[k] = sum;
-    }
-  wide result = {d_set1(hi[0]), d_set1(lo[0])};
-  return result;
+    for (size_t k = 0; k < width; k++) add_to_pair(&hi[k], &lo[k], hi[k + width], lo[k + width]);
+  for (size_t k = 1; k < LANES; k++) {
+    hi[k] = hi[0];
+    lo[k] = lo[0];
+  }
+  return wide_load(hi, lo);
 }
 
 #else
@@ -78,10 +103,19 @@ FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
   return w;
 }
 
+FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
+  doubles_store(w, hi);
+  memset(lo, 0, LANES * sizeof *lo);
+}
+
+FSM_INLINE wide wide_load(const double hi[LANES], const double lo[LANES]) {
+  return (void)lo, doubles_load(hi);
+}
+
 FSM_INLINE wide wide_reduce(wide w) {
   double lanes[DOUBLE_LANES], sum = 0;
   d_store(lanes, d_add(w.part[0], w.part[1]));
-  for (int k = 0; k < DOUBLE_LANES; k++) sum += lanes[k];
+  for (size_t k = 0; k < DOUBLE_LANES; k++) sum += lanes[k];
   return doubles_set1(sum);
 }
 
