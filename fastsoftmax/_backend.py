@@ -1,5 +1,6 @@
 """Which backends exist here, and which one is in force."""
 
+import importlib
 import os
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -18,10 +19,9 @@ VARIABLE = "FASTSOFTMAX_BACKEND"
 
 def _import_core() -> tuple[ModuleType | None, ImportError | None]:
     try:
-        from fastsoftmax import _core
+        return importlib.import_module("fastsoftmax._core"), None
     except ImportError as error:
         return None, error
-    return _core, None
 
 
 _core, EXTENSION_ERROR = _import_core()

@@ -1,5 +1,8 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""The compiled kernels, behind the interface of `_fallback`: typed memoryviews in, one C call, nothing decided here."""
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The compiled kernels, behind the interface of `_fallback`.
+
+Typed memoryviews in, one C call, nothing decided here.
+"""
 
 import numpy as np
 
@@ -17,13 +20,14 @@ ctypedef enum function:
     LOG_SOFTMAX
     LOGSUMEXP
 
-# Elements from which other threads may run meanwhile: below, handing over the interpreter's lock costs more.
+# Elements from which other threads may run meanwhile: below, handing over the interpreter's lock
+# costs more than they gain.
 cdef enum:
     RELEASE_FROM = 8192
 
 
 def supported():
-    """Names of the compiled backends that this processor and its operating system can run, best first."""
+    """Names of the compiled backends that work on this processor and system, best first."""
     names = []
     cdef const fsm_backend *backend = fsm_backend_at(0)
     while backend is not NULL:
@@ -57,15 +61,15 @@ cdef class Kernels:
         self._call(LOGSUMEXP, x, out[:, np.newaxis, :], None, where)
 
     def softmax_lane(self, x, axis, out):
-        """Softmax of a plain array along its last axis, or None if this call is not so plain."""
+        """Softmax of a plain array along its last axis; None for any other call."""
         return self._lane(SOFTMAX, x, axis, out)
 
     def log_softmax_lane(self, x, axis, out):
-        """Log-softmax of a plain array along its last axis, or None if this call is not so plain."""
+        """Log-softmax of a plain array along its last axis; None for any other call."""
         return self._lane(LOG_SOFTMAX, x, axis, out)
 
     def logsumexp_lane(self, x, axis):
-        """Log-sum-exp of a plain array along its last axis, or None if this call is not so plain."""
+        """Log-sum-exp of a plain array along its last axis; None for any other call."""
         return self._lane(LOGSUMEXP, x, axis, None)
 
     cdef fsm_kernel *_kernel(self, function which, bint is_float32) noexcept:
@@ -125,7 +129,7 @@ cdef class Kernels:
 
 
 cdef bint is_plain(x) noexcept:
-    """Whether x is exactly an ndarray of float32 or float64, native, aligned, C-contiguous and not empty."""
+    """Whether x is exactly an ndarray, float32 or float64, native, C-contiguous and not empty."""
     if not cnp.PyArray_CheckExact(x):
         return False
     cdef int dtype = cnp.PyArray_TYPE(x)

@@ -21,10 +21,10 @@ def known(name: str, shape: tuple[int, int], dtype: str, temperature: float = 1.
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize(("name", "dtype"), logits.CASES)
-def test_within_the_bound(api, name, dtype, shape, arrangement):
-    assert_all_accurate(api, *known(name, shape, dtype), ARRANGEMENTS[arrangement])
+def test_within_the_bound(api, name, dtype, shape):
+    for arrangement in ARRANGEMENTS.values():
+        assert_all_accurate(api, *known(name, shape, dtype), arrangement)
 
 
 @pytest.mark.parametrize("name", ["normal 1", "all one third", "ascending"])
@@ -33,13 +33,13 @@ def test_within_the_bound_for_a_million_elements(api, name, dtype):
     assert_all_accurate(api, *known(name, (1, 1_000_000), dtype), ARRANGEMENTS["rows"])
 
 
-@pytest.mark.parametrize("arrangement", ["rows", "columns"])
 @pytest.mark.parametrize("temperature", [1e-3, 0.1, 1 / 3, 0.7, 3.0, 1e3, 2.0**-59, 2.0**59])
 @pytest.mark.parametrize("name", ["normal 1", "normal 100", "around 1e4", "as large as 1e30"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_temperature_costs_no_accuracy(api, name, dtype, temperature, arrangement):
+def test_a_temperature_costs_no_accuracy(api, name, dtype, temperature):
     x, exact = known(name, (6, 300), dtype, temperature)
-    assert_all_accurate(api, x, exact, ARRANGEMENTS[arrangement], temperature=temperature)
+    for arrangement in ARRANGEMENTS.values():
+        assert_all_accurate(api, x, exact, arrangement, temperature=temperature)
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 2.0**-61, 2.0**-60, 2.0**60, 2.0**61, 1e300])

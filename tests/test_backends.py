@@ -107,7 +107,6 @@ sys.exit(pytest.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("required", "status", "said"),
     [
-        ("", pytest.ExitCode.OK, "skipped"),
         ("numpy", pytest.ExitCode.OK, "skipped"),
         ("numpy,scalar", pytest.ExitCode.TESTS_FAILED, "this machine has no backend scalar"),
         ("avx1024", pytest.ExitCode.USAGE_ERROR, "avx1024"),

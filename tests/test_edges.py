@@ -68,29 +68,35 @@ def assert_close(got, wanted, dtype):
     np.testing.assert_allclose(got.astype(np.float64), wanted, rtol=tolerance, atol=0)
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("edge", EDGES)
-def test_edge(api, edge, dtype, arrangement):
-    """A slice of each kind, between ordinary ones along each kind of axis."""
-    edge, arrangement = EDGES[edge], ARRANGEMENTS[arrangement]
-    rows = np.zeros((20, len(edge.x)))
+def test_edge(api, edge, dtype):
+    """Slices of each kind, between ordinary ones, along each kind of axis."""
+    edge, n = EDGES[edge], len(EDGES[edge].x)
+    rows, where = np.zeros((20, n)), np.ones((20, n), bool)
     rows[::3] = edge.x
-    x = arrangement.place(rows.astype(dtype))
-    options = {}
-    if edge.where is not None:
-        where = np.ones(rows.shape, bool)
-        where[::3] = edge.where
-        options["where"] = arrangement.place(where)
-    n = len(edge.x)
-    for function in FUNCTIONS:
-        got = quietly(getattr(api, function), x, arrangement.axis, **options)
-        got = got.reshape(-1, 1) if function == "logsumexp" else arrangement.rows(got)
-        wanted = np.broadcast_to(getattr(edge, function), got[::3].shape)
-        assert_close(got[::3], wanted, dtype)
-        if n:
-            of_zeros = {"softmax": 1 / n, "log_softmax": -np.log(n), "logsumexp": np.log(n)}
-            assert_close(got[1::3], np.full_like(wanted, of_zeros[function]), dtype)
+    where[::3] = True if edge.where is None else edge.where
+    of_zeros = {"softmax": 1 / max(n, 1), "log_softmax": -np.log(max(n, 1))}
+    of_zeros["logsumexp"] = np.log(n) if n else -INF
+    for arrangement in ARRANGEMENTS.values():
+        x = arrangement.place(rows.astype(dtype))
+        options = {} if edge.where is None else {"where": arrangement.place(where)}
+        for function in FUNCTIONS:
+            got = quietly(getattr(api, function), x, arrangement.axis, **options)
+            got = got.reshape(-1, 1) if function == "logsumexp" else arrangement.rows(got)
+            wanted = np.full(got.shape, of_zeros[function])
+            wanted[::3] = getattr(edge, function)
+            assert_close(got, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edge_of_a_slice_on_its_own(api, edge, dtype):
+    x, *wanted, where = EDGES[edge]
+    options = {} if where is None else {"where": where}
+    for function, value in zip(FUNCTIONS, wanted, strict=True):
+        got = quietly(getattr(api, function), np.array(x, dtype), **options)
+        assert_close(got, value, dtype)
 
 
 def of_one_special(x: np.ndarray, special: float) -> dict[str, np.ndarray]:
@@ -118,6 +124,9 @@ def test_one_special_element_anywhere_in_a_slice(api, dtype, length, special):
             np.testing.assert_array_equal(arrangement.rows(got), wanted[function])
         got = quietly(api.logsumexp, x, arrangement.axis)
         np.testing.assert_array_equal(got.reshape(-1), wanted["logsumexp"])
+    for function in FUNCTIONS:
+        got = [quietly(getattr(api, function), row) for row in rows]
+        np.testing.assert_array_equal(got, wanted[function])
 
 
 @pytest.mark.parametrize("length", [*range(1, 36), 63, 64, 65, 100])

@@ -29,25 +29,26 @@ def test_the_result_lies_in_memory_as_the_input_does(api, x):
                     assert got.flags.owndata or got.base is not x.base
 
 
-@pytest.mark.parametrize("axis", [(0, 1), (1, 0), (0, 2), (-1, 1), (-3, -1), (0, 1, 2), None])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_several_axes_are_reduced_as_if_they_were_one(api, dtype, layout, axis):
+def test_several_axes_are_reduced_as_if_they_were_one(api, dtype, layout):
     x = LAYOUTS[layout](np.random.default_rng(0).normal(0.0, 5.0, (4, 5, 6)).astype(dtype))
-    reduced = sorted(a % 3 for a in axis) if axis else [0, 1, 2]
-    kept = [a for a in range(3) if a not in reduced]
+    for axis in ((0, 1), (1, 0), (0, 2), (-1, 1), (-3, -1), (0, 1, 2), None):
+        reduced = sorted(a % 3 for a in axis) if axis else [0, 1, 2]
+        kept = [a for a in range(3) if a not in reduced]
 
-    def merged(a):
-        return a.transpose(*kept, *reduced).reshape(*(x.shape[a] for a in kept), -1)
+        def merged(a, order=(*kept, *reduced), shape=tuple(x.shape[a] for a in kept)):
+            return a.transpose(order).reshape(*shape, -1)
 
-    exact = oracle.exact(merged(x.astype(dtype)))
-    for function in MAPS:
-        assert_accurate(merged(getattr(api, function)(x, axis)), getattr(exact, function))
-    unit = oracle.logsumexp_unit(merged(x.astype(dtype)), exact.logsumexp)
-    for keepdims in (False, True):
-        got = api.logsumexp(x, axis, keepdims=keepdims)
-        assert got.shape == np.sum(x, axis, keepdims=keepdims).shape
-        assert_accurate(got.reshape(exact.logsumexp.shape), exact.logsumexp, unit)
+        rows = merged(x.astype(dtype))
+        exact = oracle.exact(rows)
+        for function in MAPS:
+            assert_accurate(merged(getattr(api, function)(x, axis)), getattr(exact, function))
+        unit = oracle.logsumexp_unit(rows, exact.logsumexp)
+        for keepdims in (False, True):
+            got = api.logsumexp(x, axis, keepdims=keepdims)
+            assert got.shape == np.sum(x, axis, keepdims=keepdims).shape
+            assert_accurate(got.reshape(exact.logsumexp.shape), exact.logsumexp, unit)
 
 
 def test_many_dimensions(api):

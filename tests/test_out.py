@@ -30,21 +30,21 @@ def assert_logsumexp_accurate(got, exact, x, axis):
     assert_accurate(got, exact.logsumexp, unit)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("of_out", WRITEABLE)
 @pytest.mark.parametrize("of_x", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_layout_into_any_other(api, dtype, of_x, of_out, axis):
+def test_any_layout_into_any_other(api, dtype, of_x, of_out):
     x = LAYOUTS[of_x](logits((3, 4, 5), dtype))
     native = x.astype(dtype)
-    exact = exact_along(native, axis)
-    for function in MAPS:
-        out = LAYOUTS[of_out](np.zeros(x.shape, dtype))
-        assert getattr(api, function)(x, axis, out=out) is out
-        assert_accurate(out.astype(dtype), getattr(exact, function))
-    out = LAYOUTS[of_out](np.zeros(exact.logsumexp.shape, dtype))
-    assert api.logsumexp(x, axis, out=out) is out
-    assert_logsumexp_accurate(out.astype(dtype), exact, native, axis)
+    for axis in (0, 1, 2):
+        exact = exact_along(native, axis)
+        for function in MAPS:
+            out = LAYOUTS[of_out](np.zeros(x.shape, dtype))
+            assert getattr(api, function)(x, axis, out=out) is out
+            assert_accurate(out.astype(dtype), getattr(exact, function))
+        out = LAYOUTS[of_out](np.zeros(exact.logsumexp.shape, dtype))
+        assert api.logsumexp(x, axis, out=out) is out
+        assert_logsumexp_accurate(out.astype(dtype), exact, native, axis)
     np.testing.assert_array_equal(x, native)
 
 
@@ -165,15 +165,15 @@ def test_out_of_another_dtype_than_the_logits(api, dtype):
 
 
 CONFORMING = {
-    "rows": ((1000, 2000), -1, lambda a: a),
-    "columns": ((1000, 2000), 0, lambda a: a),
-    "Fortran order": ((1000, 2000), 0, lambda a: a.reshape(2000, 1000).T),
-    "middle axis": ((100, 200, 100), 1, lambda a: a),
-    "outer axes, transposed": ((100, 200, 100), 2, lambda a: a.transpose(1, 0, 2)),
-    "every other row": ((1000, 2000), -1, lambda a: a[::2]),
-    "rows of a wider array": ((1000, 2000), -1, lambda a: a[:, 10:-10]),
-    "columns of a wider array": ((1000, 2000), 0, lambda a: a[:, 10:-10]),
-    "two adjacent axes": ((100, 200, 100), (1, 2), lambda a: a),
+    "rows": ((1000, 1000), -1, lambda a: a),
+    "columns": ((1000, 1000), 0, lambda a: a),
+    "Fortran order": ((1000, 1000), 0, lambda a: a.T),
+    "middle axis": ((100, 100, 100), 1, lambda a: a),
+    "outer axes, transposed": ((100, 100, 100), 2, lambda a: a.transpose(1, 0, 2)),
+    "every other row": ((2000, 1000), -1, lambda a: a[::2]),
+    "rows of a wider array": ((1000, 1020), -1, lambda a: a[:, 10:-10]),
+    "columns of a wider array": ((1000, 1020), 0, lambda a: a[:, 10:-10]),
+    "two adjacent axes": ((100, 100, 100), (1, 2), lambda a: a),
 }
 
 

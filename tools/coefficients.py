@@ -1,8 +1,9 @@
 """Derive the polynomials of src/kernels: of 2**r in exp.h, and of the logarithm in finish.h.
 
-Each is the least-squares fit of the relative error over Chebyshev nodes, which comes within a fraction of
-a bit of the minimax polynomial. Each coefficient is rounded to the kernel's precision before the ones
-above it are fitted again, so the bound printed is that of the coefficients as they stand in the source.
+Each is the least-squares fit of the relative error over Chebyshev nodes, which comes within a
+fraction of a bit of the minimax polynomial. Each coefficient is rounded to the kernel's precision
+before the ones above it are fitted again, so the bound printed is that of the coefficients as they
+stand in the source.
 
     python tools/coefficients.py
 """

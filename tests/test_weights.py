@@ -1,0 +1,151 @@
+"""Log-sum-exp with weights, and of complex numbers: log sum b exp(a)."""
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+
+INF, NAN = np.inf, np.nan
+HUGE = 1e4  # its exponential overflows
+
+# a, b, and the logarithm of the sum's magnitude and its sign.
+CASES = {
+    "weights of one": ([0.0, 0.0], [1.0, 1.0], np.log(2), 1),
+    "a difference": ([1.0, 2.0], [-1.0, 1.0], np.log(np.e**2 - np.e), 1),
+    "a negative sum": ([1.0, 2.0], [1.0, -1.0], np.log(np.e**2 - np.e), -1),
+    "a sum of zero": ([1.0, 1.0], [1.0, -1.0], -INF, 0),
+    "a sum of zero of three": ([3.0, 3.0, 3.0], [1.0, 1.0, -2.0], -INF, 0),
+    "large exponents": ([HUGE, HUGE], [1.5, 0.5], HUGE + np.log(2), 1),
+    "large exponents of both signs": ([HUGE, HUGE], [0.5, -1.5], HUGE, -1),
+    "large weights": ([-HUGE, -HUGE], [1e300, 1e300], np.log(2e300) - HUGE, 1),
+    "the largest weighs negatively": (
+        [3.0, 0.0, 3.5],
+        [2.0, 3.0, -0.5],
+        np.log(2 * np.e**3 + 3 - 0.5 * np.e**3.5),
+        1,
+    ),
+    "weight zero of the largest": ([1.0, HUGE], [1.0, 0.0], 1.0, 1),
+    "weight zero of inf": ([1.0, INF], [1.0, 0.0], 1.0, 1),
+    "weight zero of nan": ([1.0, NAN], [1.0, 0.0], 1.0, 1),
+    "weight zero of everything": ([1.0, HUGE, INF, NAN], [0.0, 0.0, -0.0, 0.0], -INF, 0),
+    "inf": ([INF, 1.0], [2.0, 1.0], INF, 1),
+    "inf with a negative weight": ([INF, 1.0], [-2.0, 1.0], INF, -1),
+    "infs of both signs": ([INF, INF], [2.0, -1.0], NAN, NAN),
+    "-inf": ([-INF, 1.0], [2.0, 1.0], 1.0, 1),
+    "nan": ([NAN, 1.0], [2.0, 1.0], NAN, NAN),
+    "a weight of nan": ([0.0, 1.0], [NAN, 1.0], NAN, NAN),
+    "a small rest": ([0.0, -40.0], [1.0, 2.0], 8.496708510583178e-18, 1),
+    "a small negative rest": ([0.0, -40.0], [1.0, -2.0], -8.496708510583178e-18, 1),
+    "nothing": ([], [], -INF, 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(api, case):
+    a, b, log, sign = CASES[case]
+    with np.errstate(all="raise"):
+        got = api.logsumexp(a, b=b, return_sign=True)
+        alone = api.logsumexp(a, b=b)
+    np.testing.assert_allclose(got, (log, sign), rtol=1e-14)
+    np.testing.assert_array_equal(alone, NAN if sign == -1 else got[0])
+
+
+def test_weights_against_mpmath(api):
+    """To the error that the cancellation among the terms lets one expect."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = rng.normal(0.0, 10.0, 30), rng.normal(0.0, 3.0, 30)
+        with mpmath.workdps(50):
+            terms = [mpmath.mpf(w) * mpmath.exp(x) for x, w in zip(a, b, strict=True)]
+            total, size = mpmath.fsum(terms), mpmath.fsum(map(abs, terms))
+            wanted, condition = float(mpmath.log(abs(total))), float(size / abs(total))
+        got, sign = api.logsumexp(a, b=b, return_sign=True)
+        assert sign == np.sign(float(total))
+        assert abs(got - wanted) <= 4 * np.finfo(float).eps * (condition + np.abs(a).max())
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b"),
+    [
+        ((4, 1, 2, 1), (3, 1, 5)),
+        ((3,), (2, 1)),
+        ((2, 3), (3,)),
+        ((2, 3), ()),
+        ((), (2, 3)),
+        ((2, 1), (1, 0)),
+    ],
+)
+def test_a_and_b_are_broadcast_together(api, of_a, of_b):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.0, 2.0, of_a), rng.uniform(0.5, 2.0, of_b)
+    terms = b * np.exp(a)
+    for axis in (None, -1, *([0, (0, 1)] if terms.ndim > 1 else [])):
+        for keepdims in (False, True):
+            with np.errstate(divide="ignore"):
+                wanted = np.log(terms.sum(axis, keepdims=keepdims))
+            got = api.logsumexp(a, axis, b, keepdims)
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got, wanted, rtol=1e-13, atol=1e-15)
+
+
+DTYPES = ("float16", "float32", "float64", "longdouble", "int8", "int64", "complex64", "complex128")
+
+
+@pytest.mark.parametrize("of_a", DTYPES)
+@pytest.mark.parametrize("of_b", DTYPES)
+def test_a_and_b_are_promoted_together(api, of_a, of_b):
+    dtype = np.result_type(of_a, of_b)
+    dtype = dtype if dtype.kind in "fc" else np.dtype(float)
+    got = api.logsumexp(np.array([2, 1], of_a), b=np.array([1, -1], of_b))
+    assert got.dtype == dtype
+    tolerance = 4 * float(np.finfo(dtype).eps) + 1e-15
+    np.testing.assert_allclose(got, np.log(np.e**2 - np.e), tolerance)
+
+
+@pytest.mark.parametrize("number", [2, 2.0, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_number_as_weight_does_not_affect_the_dtype(api, dtype, number):
+    got = api.logsumexp(np.array([1, 1], dtype), b=number)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, 1 + np.log(2 * number), float(np.finfo(dtype).eps))
+
+
+def test_masked_elements_weigh_nothing(api):
+    a = np.array([[1.0, NAN, 2.0], [INF, 3.0, 4.0]])
+    b = np.array([[1.0, 2.0, NAN], [-1.0, 2.0, 3.0]])
+    where = np.array([[True, False, False], [False, True, True]])
+    got, sign = api.logsumexp(a, 1, b, return_sign=True, where=where)
+    np.testing.assert_allclose(got, [1.0, np.log(2 * np.e**3 + 3 * np.e**4)], rtol=1e-15)
+    assert sign.tolist() == [1, 1]
+    got, sign = api.logsumexp(a, 1, b, return_sign=True, where=False)
+    assert got.tolist() == [-INF, -INF]
+    assert sign.tolist() == [0, 0]
+    got = api.logsumexp(a + 0.5j, 1, where=where)
+    wanted = np.array([1.0, np.log(np.e**3 + np.e**4)]) + 0.5j
+    np.testing.assert_allclose(got, wanted, rtol=1e-15)
+
+
+def test_the_imaginary_part_is_an_angle(api):
+    rng = np.random.default_rng(0)
+    a = rng.uniform(1, 40, (10, 100)) + 1j * rng.uniform(1, 40, (10, 100))
+    total = np.exp(a).sum(axis=1)
+    got = api.logsumexp(a, axis=1)
+    assert np.all(np.abs(got.imag) <= np.pi)
+    np.testing.assert_allclose(got, np.log(total), rtol=1e-12)
+    log, phase = api.logsumexp(a, axis=1, return_sign=True)
+    assert log.dtype == np.float64
+    np.testing.assert_allclose(log, np.log(np.abs(total)), rtol=1e-12)
+    np.testing.assert_allclose(phase, total / np.abs(total), rtol=1e-12)
+
+
+def test_a_small_imaginary_part_keeps_its_digits(api):
+    got = api.logsumexp([0.0, 2.0**-55 * 1j])
+    np.testing.assert_allclose(got.real, np.log(2), rtol=1e-15)
+    np.testing.assert_allclose(got.imag, 2.0**-56, rtol=1e-15)
+
+
+def test_a_phase_as_weight(api):
+    """exp(a + i phi) is exp(a) with the weight exp(i phi)."""
+    a, phi = np.array([1.0, 2.0, 3.0]), np.array([0.1, -0.5, 2.0])
+    weighted = api.logsumexp(a, b=np.exp(1j * phi))
+    np.testing.assert_allclose(weighted, scipy.special.logsumexp(a + 1j * phi), rtol=1e-14)
