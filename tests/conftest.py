@@ -15,7 +15,7 @@ hypothesis.settings.register_profile(
     database=None,
     deadline=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=50,
 )
 hypothesis.settings.load_profile("fastsoftmax")
 

@@ -50,6 +50,6 @@ def arrays(draw, dtypes=REAL, min_dims: int = 0, specials: bool = True):
 
 
 @st.composite
-def arrays_and_axes(draw, dtypes=REAL, min_dims: int = 0, specials: bool = True):
-    x = draw(arrays(dtypes, min_dims, specials))
+def arrays_and_axes(draw, dtypes=REAL, min_dims: int = 0):
+    x = draw(arrays(dtypes, min_dims))
     return x, draw(axes(x.ndim))

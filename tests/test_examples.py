@@ -10,22 +10,15 @@ import child
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits.py"
 
 
-@pytest.fixture(scope="module")
-def matplotlib_folder(tmp_path_factory):
-    """A place for what matplotlib finds out about fonts, which takes it seconds."""
-    return tmp_path_factory.mktemp("matplotlib")
-
-
-def test_digits(backend, tmp_path, matplotlib_folder):
+def test_digits(tmp_path):
     """It compares its softmax with the model's own probabilities, and fails if they differ."""
     shown = child.output(
         DIGITS,
         "--output",
         "picture.png",
         cwd=tmp_path,
-        FASTSOFTMAX_BACKEND=backend,
         MPLBACKEND="agg",
-        MPLCONFIGDIR=str(matplotlib_folder),
+        MPLCONFIGDIR=str(tmp_path / "matplotlib"),
     )
     figures = {
         name: float(value) for name, value in re.findall(r"^(\S.*?) {2,}([\d.]+)$", shown, re.M)

@@ -36,12 +36,14 @@ FSM_INLINE dvec exp2_slope(dvec r) {
   return q;
 }
 
-/* The largest term of a slice as its sum has it: rounded, as exp_terms gives it. */
+/* The largest term of a slice as softmax has stored it. */
 FSM_INLINE vec rounded_largest_term(vec max, const exp_frame *f) {
   vec x = v_sub(max, f->origin);
   exp_term term;
   exp_terms(&term, &x, f, 1);
-  return exp_term_value(term);
+  storage stored[LANES];
+  v_store(stored, exp_term_value(term));
+  return v_load(stored);
 }
 
 #ifdef FSM_REAL_DOUBLE
@@ -63,20 +65,20 @@ FSM_INLINE dvec_pair largest_term(vec max, const exp_frame *f) {
   return term;
 }
 
-/* The reciprocal of the sum of all terms. */
+/* The reciprocal of the sum of all terms. Where nothing adds to the largest, their stored value is
+ * what counts, so that they come out as exactly 1 over their number. */
 FSM_INLINE vec_pair reciprocal_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  dvec ties = sum->ties.part[0], minus_one = d_set1(-1);
+  dvec ties = sum->ties.part[0], zero = d_set1(0);
   dvec_pair largest = largest_term(max, f);
+  largest.hi = d_if_zero(sum->rest.hi, rounded_largest_term(max, f), largest.hi);
+  largest.lo = d_if_zero(sum->rest.hi, zero, largest.lo);
   dvec product = d_mul(ties, largest.hi);
+  dvec product_lo = d_fma(ties, largest.hi, d_sub(zero, product));
   dvec_pair total = add_exactly(product, sum->rest.hi);
-  dvec lo = d_fma(ties, largest.hi, d_sub(d_set1(0), product));
-  lo = d_add(d_add(total.lo, sum->rest.lo), d_mul_add(ties, largest.lo, lo));
-  dvec rounded = d_mul(ties, rounded_largest_term(max, f));
-  dvec hi = d_if_zero(sum->rest.hi, rounded, total.hi);
-  lo = d_if_zero(sum->rest.hi, d_set1(0), lo);
-  dvec inverse = d_div(d_set1(1), hi);
-  dvec excess = d_mul_add(inverse, lo, d_fma(inverse, hi, minus_one));
-  vec_pair result = {inverse, d_mul(d_sub(d_set1(0), inverse), excess)};
+  dvec lo = d_add(d_add(total.lo, sum->rest.lo), d_mul_add(ties, largest.lo, product_lo));
+  dvec inverse = d_div(d_set1(1), total.hi);
+  dvec excess = d_mul_add(inverse, lo, d_fma(inverse, total.hi, d_set1(-1)));
+  vec_pair result = {inverse, d_mul(d_sub(zero, inverse), excess)};
   return result;
 }
 

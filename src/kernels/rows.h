@@ -91,7 +91,7 @@ FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, co
 FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
                              vec_pair scale, const bool masked) {
   vec term = line_load(terms, i, width, false);
-  vec y = v_mul_add(term, scale.hi, v_mul(term, scale.lo));
+  vec y = v_fma(term, scale.hi, v_mul(term, scale.lo));
   line_store(terms, out, i, width, y, 0, masked);
 }
 
