@@ -20,6 +20,10 @@ ctypedef enum function:
     LOG_SOFTMAX
     LOGSUMEXP
 
+# Dimensions that a NumPy array can have.
+cdef enum:
+    MAX_NDIM = 64
+
 # Elements from which other threads may run meanwhile: below, handing over the interpreter's lock
 # costs more than they gain.
 cdef enum:
@@ -61,15 +65,15 @@ cdef class Kernels:
         self._call(LOGSUMEXP, x, out[:, np.newaxis, :], None, where)
 
     def softmax_lane(self, x, axis, out):
-        """Softmax of a plain array along its last axis; None for any other call."""
+        """Softmax of a plain array along one axis or all; None for any other call."""
         return self._lane(SOFTMAX, x, axis, out)
 
     def log_softmax_lane(self, x, axis, out):
-        """Log-softmax of a plain array along its last axis; None for any other call."""
+        """Log-softmax of a plain array along one axis or all; None for any other call."""
         return self._lane(LOG_SOFTMAX, x, axis, out)
 
     def logsumexp_lane(self, x, axis):
-        """Log-sum-exp of a plain array along its last axis; None for any other call."""
+        """Log-sum-exp of a plain array along one axis or all; None for any other call."""
         return self._lane(LOGSUMEXP, x, axis, None)
 
     cdef fsm_kernel *_kernel(self, function which, bint is_float32) noexcept:
@@ -90,38 +94,53 @@ cdef class Kernels:
 
     cdef _lane(self, function which, x, axis, out):
         cdef bint is_float32
-        cdef int ndim
+        cdef int ndim, first, last, i
+        cdef cnp.npy_intp[MAX_NDIM] shape
         cdef cnp.ndarray source, result
         cdef fsm_slices slices
         if not is_plain(x):
             return None
         source = x
         ndim = source.ndim
-        if not (axis is None and ndim == 1) and not (
-            type(axis) is int and (axis == -1 or axis == ndim - 1)
-        ):
+        if axis is None:
+            first, last = 0, ndim - 1
+        elif type(axis) is int and -ndim <= axis < ndim:
+            first = last = axis if axis >= 0 else axis + ndim
+        else:
             return None
+        slices.outer = slices.length = slices.inner = 1
+        for i in range(ndim):
+            if i < first:
+                slices.outer *= source.shape[i]
+            elif i <= last:
+                slices.length *= source.shape[i]
+            else:
+                slices.inner *= source.shape[i]
+
         is_float32 = cnp.PyArray_TYPE(source) == cnp.NPY_FLOAT32
         if out is None:
+            if which == LOGSUMEXP:
+                for i in range(first):
+                    shape[i] = source.shape[i]
+                for i in range(last + 1, ndim):
+                    shape[i - last - 1 + first] = source.shape[i]
+                ndim -= last + 1 - first
+            else:
+                for i in range(ndim):
+                    shape[i] = source.shape[i]
             result = cnp.PyArray_EMPTY(
-                ndim - 1 if which == LOGSUMEXP else ndim,
-                source.shape,
-                cnp.NPY_FLOAT32 if is_float32 else cnp.NPY_FLOAT64,
-                0,
+                ndim, shape, cnp.NPY_FLOAT32 if is_float32 else cnp.NPY_FLOAT64, 0
             )
         elif is_plain(out) and may_receive(out, source):
             result = out
         else:
             return None
 
-        slices.length = source.shape[ndim - 1]
-        slices.outer = cnp.PyArray_SIZE(source) // slices.length
-        slices.inner = 1
         slices.x = cnp.PyArray_DATA(source)
         slices.out = cnp.PyArray_DATA(result)
-        slices.x_outer = slices.length
-        slices.out_outer = 1 if which == LOGSUMEXP else slices.length
-        slices.x_length = slices.out_length = 1
+        slices.x_length = slices.out_length = slices.inner
+        slices.x_outer = slices.length * slices.inner
+        slices.out_outer = slices.inner if which == LOGSUMEXP else slices.x_outer
         slices.temperature = NULL
         slices.where = NULL
         launch(self._kernel(which, is_float32), &slices)

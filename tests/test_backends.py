@@ -178,8 +178,6 @@ NOT_PLAIN = {
     "a subclass": (np.ma.array(PLAIN), -1, None),
     "no elements": (np.empty((0, 4)), -1, None),
     "slices of no elements": (np.empty((3, 0)), -1, None),
-    "another axis": (PLAIN, 0, None),
-    "all axes": (PLAIN, None, None),
     "a tuple of axes": (PLAIN, (1,), None),
     "an axis too far": (PLAIN, 2, None),
     "an axis of floating type": (PLAIN, -1.0, None),
@@ -212,15 +210,16 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_compiled_lane_takes_what_is_plain(name, dtype):
     kernels = _backend.get(name)
-    for x, axes in [(PLAIN, (-1, 1)), (PLAIN[0], (-1, 0, None)), (PLAIN[None], (-1, 2))]:
+    for x in (PLAIN, PLAIN[0], PLAIN.reshape(2, 3, 2)):
         x = x.astype(dtype)
         x.flags.writeable = False
-        for axis in axes:
+        for axis in (None, *range(-x.ndim, x.ndim)):
             for lane in LANES:
                 assert type(getattr(kernels, lane)(x, axis, None)) is np.ndarray
                 for out in (np.zeros_like(x), x.copy()):
                     assert getattr(kernels, lane)(x, axis, out) is out
             got = kernels.logsumexp_lane(x, axis)
-            assert type(got) is (np.ndarray if x.ndim > 1 else dtype)
-            assert got.shape == x.shape[:-1]
+            shape = np.sum(x, axis).shape
+            assert type(got) is (np.ndarray if shape else dtype)
+            assert got.shape == shape
             assert got.dtype == dtype

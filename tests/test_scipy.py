@@ -8,6 +8,7 @@ import inspect
 
 import numpy as np
 import pytest
+import scipy
 import scipy.special
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -25,6 +26,11 @@ WIDER = {
     np.complex128: np.clongdouble,
     np.clongdouble: np.clongdouble,
 }
+# Its log-sum-exp of infinite, signed and complex terms was mended up to this release.
+current_scipy = pytest.mark.skipif(
+    tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 17),
+    reason="this SciPy's log-sum-exp is wrong for some infinite, signed and complex terms",
+)
 FAR = 2000
 """By how much SciPy's error may grow: the difference of logits beyond which an exponential is 0."""
 
@@ -111,6 +117,7 @@ def test_logsumexp(api, case, keepdims):
     np.testing.assert_array_equal(x, before)
 
 
+@current_scipy
 @given(case=arrays_and_axes(REAL_AND_INTEGER, min_dims=1), keepdims=st.booleans())
 def test_logsumexp_with_its_sign(api, case, keepdims):
     x, axis = case
@@ -131,6 +138,7 @@ def well_conditioned(a, b, axis):
         return not np.any(np.abs(terms.sum(axis)) < 0.1 * np.abs(terms).sum(axis))
 
 
+@current_scipy
 @pytest.mark.parametrize("function", ["softmax", "log_softmax", "logsumexp"])
 @given(case=arrays_and_axes(strategies.COMPLEX, min_dims=1))
 def test_complex(api, function, case):
@@ -151,6 +159,7 @@ def weighted(draw):
     return x, rng.choice([-2.0, -0.5, 0.0, 1.0, 3.25], shape).astype(kind), axis
 
 
+@current_scipy
 @given(case=weighted(), keepdims=st.booleans(), return_sign=st.booleans())
 def test_weights(api, case, keepdims, return_sign):
     x, b, axis = case
@@ -177,6 +186,7 @@ def pairs(*columns):
     return table.reshape(2, len(columns), -1).transpose(1, 2, 0)
 
 
+@current_scipy
 @pytest.mark.parametrize("return_sign", [False, True])
 def test_special_values_with_special_weights(api, return_sign):
     a, b = pairs(REALS, WEIGHTS)
@@ -186,6 +196,7 @@ def test_special_values_with_special_weights(api, return_sign):
         assert_agrees(ours, theirs, np.float64, ulps=100)
 
 
+@current_scipy
 @pytest.mark.parametrize("return_sign", [False, True])
 def test_complex_infinities(api, return_sign):
     (a,) = pairs(COMPLEX_INFINITIES)
