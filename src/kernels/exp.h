@@ -1,20 +1,18 @@
-/* The exponential shared by every kernel: 2^(x*rate - N) for a whole slice, without forming x -
- * max.
+/* The exponential shared by every kernel: the terms of a slice, without forming x - max.
  *
  * With rate = log2(e)/temperature and N = round(max*rate), an element contributes
  *
  *     n = round(x*rate)     r = x*rate - n, in [-1/2, 1/2]     term = 2^r * 2^(n - N)
  *
- * n - N is an exact integer, so nothing is lost however far x lies from max; the factor 2^(max*rate
- * - N) by which the terms differ from exp((x - max)/temperature) is common to the slice. Computing
- * exp(x - max) in floating point instead costs |x - max|/2 units in the last place before the
- * exponential has begun.
+ * n - N is an exact integer, so nothing is lost however far x lies from max. The terms differ from
+ * exp((x - max)/temperature) by a factor that is common to the slice. To compute exp(x - max) in
+ * floating point would cost |x - max|/2 units in the last place before the exponential has begun.
  *
  * Adding ANCHOR = 1.5 * 2^(mantissa bits) rounds to an integer and leaves it in the low bits of the
  * sum. The anchor of a slice has the exponent's bias and -N added to it beforehand, so those low
- * bits, shifted into the exponent field, are 2^(n - N) at no further cost. SPARE more is added to
- * keep terms normal whose share of the sum is subnormal: it is 2^-(mantissa bits + 2) of the
- * largest that rounds to nothing.
+ * bits, shifted into the exponent field, are 2^(n - N) at no further cost. It has SPARE added as
+ * well: all terms are 2^SPARE times as large, and those whose share of the sum is subnormal are
+ * still normal numbers. What falls below them has a share that rounds to 0.
  *
  * Relative error of a term, in units u of 2^-24 (2^-53): two roundings of r, 0.17 each; q and the
  * polynomial, below 0.5; the last step, at most 0.71 where those are largest. Together below 1.6.
