@@ -2,7 +2,11 @@
  *
  * A tile of neighbouring columns is worked on together, along its rows: whole cache lines are
  * touched, and what belongs to a vector of columns (their maxima, frames, sums) stays in the
- * nearest cache. Passes and memory touched per element are those of rows.h. */
+ * nearest cache. Passes and memory touched per element are those of rows.h.
+ *
+ * Where columns are few and the rows follow each other without a gap, several rows are fused to one
+ * that fills the tile: a column is then several columns of the tile, whose maxima and sums are
+ * folded. */
 #ifndef FSM_KERNELS_COLUMNS_H
 #define FSM_KERNELS_COLUMNS_H
 
