@@ -1,11 +1,17 @@
 /* Every kernel of every backend on arrays that end, or begin, at a page nobody may touch.
  *
- * Shapes cover the lengths and widths around the vector widths; strides, masks and temperatures are
- * varied. Each result is compared with the definition in long double, and gaps between rows must
- * stay as they were. test_memory.py builds it and hands it the kernels of the installed extension.
- * At the first mistake the process ends: by exit(1), or by touching such a page. */
+ * Shapes, strides, alignments, masks and temperatures are varied. Each result is compared with the
+ * definition in long double; whatever of the memory is no element of a result must stay as it was.
+ * At the first mistake the process ends: by exit(1), or by touching such a page.
+ *
+ * test_memory.py builds this as a library and hands it the kernels of the installed extension, for
+ * a sample. tools/sanitize builds it, with GUARD_PROGRAM defined, as a program of its own around
+ * the C library alone, with AddressSanitizer: there what lies beside the arrays and in their gaps
+ * is forbidden as well (but for the rest of the 8 bytes in which an array begins), to accesses that
+ * the compiler can see. Those through masks it cannot see, and they meet the pages. */
 #include <math.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +21,160 @@
 
 #include "fastsoftmax.h"
 
-enum { REGION = 1 << 20, CANARY = 0x5a };
+/* Not by the macros of this header: they do nothing in a file that is not instrumented itself. */
+#ifdef GUARD_PROGRAM
+#include <sanitizer/asan_interface.h>
+#define FORBID(p, n) __asan_poison_memory_region(p, n)
+#define ALLOW(p, n) __asan_unpoison_memory_region(p, n)
+#else
+#define FORBID(p, n) ((void)(p), (void)(n))
+#define ALLOW(p, n) ((void)(p), (void)(n))
+#endif
 
-#define SAMPLE 0.02
+enum {
+  REGION = 1 << 23,
+  MARGIN = 256, /* bytes beside an array that are watched, where its region has them */
+  CANARY = 0x5a,
+  MOST_LANES = 16,
+  MOST_BLOCK = 5 * MOST_LANES, /* elements of a row that one step of any kernel takes, at most */
+  MOST_ELEMENTS = 1 << 17,
+  MOST_OF_TABLE = 40 * 64, /* elements of a matrix whose shape is one of the table's */
+};
 
-/* A region of memory between two forbidden pages. */
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+/* What the kernels compute with. */
+typedef struct {
+  const char *name;
+  size_t size;
+  double (*get)(const void *p);
+  void (*set)(void *p, double value);
+  double tolerance; /* relative */
+  size_t kernels;   /* where in fsm_backend */
+} dtype;
+
+static double get_float32(const void *p) { return *(const float *)p; }
+static double get_float64(const void *p) { return *(const double *)p; }
+static void set_float32(void *p, double value) { *(float *)p = (float)value; }
+static void set_float64(void *p, double value) { *(double *)p = value; }
+
+static const dtype DTYPES[] = {
+    {"float32", sizeof(float), get_float32, set_float32, 0x1p-21, offsetof(fsm_backend, f32)},
+    {"float64", sizeof(double), get_float64, set_float64, 0x1p-50, offsetof(fsm_backend, f64)},
+};
+
+/* What they compute, from the maximum of a slice and the logarithm of the sum of exp(x - max). */
+typedef struct {
+  const char *name;
+  long double (*define)(long double x, long double max, long double log_sum);
+  double absent; /* the result for an element that takes no part */
+  bool reduces;  /* one result for each slice; no temperature */
+  size_t kernel; /* where in fsm_kernels */
+} function;
+
+static long double define_softmax(long double x, long double max, long double log_sum) {
+  return isinf(max) ? NAN : expl((x - max) - log_sum);
+}
+static long double define_log_softmax(long double x, long double max, long double log_sum) {
+  return (x - max) - (isinf(max) ? 0 : log_sum);
+}
+static long double define_logsumexp(long double x, long double max, long double log_sum) {
+  (void)x;
+  return isinf(max) ? max : max + log_sum;
+}
+
+static const function FUNCTIONS[] = {
+    {"softmax", define_softmax, 0, false, offsetof(fsm_kernels, softmax)},
+    {"log_softmax", define_log_softmax, -INFINITY, false, offsetof(fsm_kernels, log_softmax)},
+    {"logsumexp", define_logsumexp, -INFINITY, true, offsetof(fsm_kernels, logsumexp)},
+};
+
+static uint32_t state = 12345;
+static double uniform(void) {
+  state = state * 1664525u + 1013904223u;
+  return state / 4294967296.0;
+}
+static size_t below(size_t n) { return (size_t)(uniform() * (double)n); }
+
+typedef struct {
+  size_t outer, length, inner;
+} shape;
+
+static size_t size_of(shape s) { return s.outer * s.length * s.inner; }
+
+/* Logits, mask and temperatures without regard to where they lie, and what is wanted of each
+ * function. A mask or the temperatures may be shared along some axes, where they have extent 1. */
+static struct {
+  shape shape, mask_shape, temperature_shape;
+  bool is_masked, is_tempered;
+  double x[MOST_ELEMENTS], temperature[MOST_ELEMENTS];
+  unsigned char mask[MOST_ELEMENTS];
+  double wanted[LENGTH(FUNCTIONS)][MOST_ELEMENTS];
+} problem;
+
+/* Where (o, l, c) is in a C-contiguous array that may be shared along some axes. */
+static size_t at(shape s, size_t o, size_t l, size_t c) {
+  o = s.outer == 1 ? 0 : o;
+  l = s.length == 1 ? 0 : l;
+  c = s.inner == 1 ? 0 : c;
+  return (o * s.length + l) * s.inner + c;
+}
+
+/* What is wanted of one slice. */
+static void define(size_t o, size_t c) {
+  static long double x[MOST_ELEMENTS];
+  static bool takes_part[MOST_ELEMENTS];
+  shape s = problem.shape;
+  bool has_nan = false;
+  size_t largest = s.length;
+  for (size_t l = 0; l < s.length; l++) {
+    x[l] = problem.x[at(s, o, l, c)];
+    if (problem.is_tempered) x[l] /= problem.temperature[at(problem.temperature_shape, o, 0, c)];
+    takes_part[l] = !problem.is_masked || problem.mask[at(problem.mask_shape, o, l, c)];
+    has_nan |= takes_part[l] && isnan(x[l]);
+    if (takes_part[l] && !(largest < s.length && x[l] <= x[largest])) largest = l;
+  }
+  long double max = has_nan ? NAN : largest < s.length ? x[largest] : -INFINITY, rest = 0;
+  for (size_t l = 0; l < s.length; l++)
+    if (takes_part[l] && l != largest) rest += expl(x[l] - max);
+  long double log_sum = log1pl(rest);
+  for (size_t f = 0; f < LENGTH(FUNCTIONS); f++) {
+    const function *g = &FUNCTIONS[f];
+    if (g->reduces)
+      problem.wanted[f][o * s.inner + c] = (double)g->define(0, max, log_sum);
+    else
+      for (size_t l = 0; l < s.length; l++)
+        problem.wanted[f][at(s, o, l, c)] =
+            (double)(takes_part[l] ? g->define(x[l], max, log_sum) : g->absent);
+  }
+}
+
+/* The mask varies along the length if bit 0 of `mask` is set, from slice to slice if bit 1 is; with
+ * neither there is none. */
+static void pose(shape s, const dtype *d, unsigned mask, bool is_tempered) {
+  static const double not_finite[] = {INFINITY, -INFINITY, NAN};
+  bool shares_temperature = below(2);
+  problem.shape = s;
+  problem.is_masked = mask != 0;
+  problem.is_tempered = is_tempered;
+  problem.mask_shape =
+      (shape){mask & 2 ? s.outer : 1, mask & 1 ? s.length : 1, mask & 2 ? s.inner : 1};
+  problem.temperature_shape =
+      (shape){shares_temperature ? 1 : s.outer, 1, shares_temperature ? 1 : s.inner};
+  for (size_t i = 0; i < size_of(s); i++) {
+    double x;
+    d->set(&x, 20 * uniform() - 10);
+    problem.x[i] = d->get(&x);
+  }
+  if (size_of(s) && below(4) == 0) problem.x[below(size_of(s))] = not_finite[below(3)];
+  for (size_t i = 0; i < size_of(problem.mask_shape); i++) problem.mask[i] = uniform() < 0.7;
+  for (size_t i = 0; i < size_of(problem.temperature_shape); i++)
+    problem.temperature[i] = 0.5 + uniform();
+  for (size_t o = 0; o < s.outer; o++)
+    for (size_t c = 0; c < s.inner; c++) define(o, c);
+}
+
+/* Memory between two forbidden pages. */
 static unsigned char *fenced(void) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   unsigned char *p = mmap(NULL, REGION + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -27,161 +182,262 @@ static unsigned char *fenced(void) {
   return p + page;
 }
 
-/* Room for `bytes` at one end of a region or the other. */
-static void *at_fence(unsigned char *region, size_t bytes, bool at_end) {
-  if (bytes > REGION) abort();
-  return at_end ? region + REGION - bytes : region;
-}
-
-typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP } function;
-
+/* How an array lies in such memory. */
 typedef struct {
-  size_t outer, length, inner;
-  size_t gap; /* elements between one row, or matrix of columns, and the next */
-  bool is_float32, at_end, in_place, is_masked, is_tempered;
+  size_t step;     /* from one element to the next */
+  size_t gap;      /* elements between one row of `inner` and the next */
+  size_t wide_gap; /* between one matrix and the next */
+  bool is_reversed;
+  bool at_end;   /* it ends near the page behind it, rather than beginning near the one before */
+  size_t offset; /* elements from that page */
 } layout;
 
-static double get(const void *p, size_t i, bool is_float32) {
-  return is_float32 ? ((const float *)p)[i] : ((const double *)p)[i];
-}
-static void set(void *p, size_t i, bool is_float32, double value) {
-  if (is_float32)
-    ((float *)p)[i] = (float)value;
-  else
-    ((double *)p)[i] = value;
+typedef struct {
+  shape shape;
+  size_t itemsize;
+  unsigned char *first, *from, *to; /* element (0, 0, 0); the bytes that are watched */
+  ptrdiff_t outer, length, inner;   /* strides, in elements */
+} array;
+
+static unsigned char *element(const array *a, size_t o, size_t l, size_t c) {
+  ptrdiff_t i = (ptrdiff_t)o * a->outer + (ptrdiff_t)l * a->length + (ptrdiff_t)c * a->inner;
+  return a->first + i * (ptrdiff_t)a->itemsize;
 }
 
-static uint32_t state = 12345;
-static double uniform(void) {
-  state = state * 1664525u + 1013904223u;
-  return state / 4294967296.0;
+static array place(unsigned char *region, shape s, size_t itemsize, const layout *y) {
+  array a = {.shape = s, .itemsize = itemsize};
+  a.inner = (ptrdiff_t)y->step;
+  a.length = (ptrdiff_t)(s.inner * y->step + y->gap);
+  a.outer = (ptrdiff_t)s.length * a.length + (ptrdiff_t)y->wide_gap;
+  size_t extent = 0, before = 0; /* elements from the lowest to the highest, and to the first */
+  if (size_of(s)) {
+    size_t o = (s.outer - 1) * (size_t)a.outer, l = (s.length - 1) * (size_t)a.length;
+    extent = o + l + (s.inner - 1) * y->step + 1;
+    if (y->is_reversed) {
+      before = o;
+      a.outer = -a.outer;
+      if (s.inner > 1) {
+        before += l;
+        a.length = -a.length;
+      }
+    }
+  }
+  size_t bytes = extent * itemsize, offset = y->offset * itemsize;
+  if (bytes + offset > REGION) abort();
+  unsigned char *lowest = y->at_end ? region + REGION - offset - bytes : region + offset;
+  a.first = lowest + before * itemsize;
+  a.from = lowest - region < MARGIN ? region : lowest - MARGIN;
+  a.to = lowest + bytes + MARGIN;
+  if (a.to > region + REGION) a.to = region + REGION;
+  ALLOW(a.from, (size_t)(a.to - a.from));
+  memset(a.from, CANARY, (size_t)(a.to - a.from));
+  return a;
 }
 
-static void fail(const char *backend, function f, const layout *a, const char *what) {
-  fprintf(stderr, "%s, function %d, shape (%zu, %zu, %zu), gap %zu, float%d%s%s%s%s: %s\n", backend,
-          f, a->outer, a->length, a->inner, a->gap, a->is_float32 ? 32 : 64,
-          a->at_end ? ", at the end" : "", a->in_place ? ", in place" : "",
-          a->is_masked ? ", masked" : "", a->is_tempered ? ", tempered" : "", what);
+/* Forbid all that is watched but no element. */
+static void forbid_surroundings(const array *a) {
+  unsigned char *from = a->first, *to = a->first; /* elements without a gap */
+  FORBID(a->from, (size_t)(a->to - a->from));
+  for (size_t o = 0; o < a->shape.outer; o++)
+    for (size_t l = 0; l < a->shape.length; l++)
+      for (size_t c = 0; c < a->shape.inner; c++) {
+        unsigned char *p = element(a, o, l, c);
+        if (p != to) {
+          ALLOW(from, (size_t)(to - from));
+          from = p;
+        }
+        to = p + a->itemsize;
+      }
+  ALLOW(from, (size_t)(to - from));
+}
+
+/* One call. */
+static const fsm_backend *backend;
+static const dtype *of;
+static const function *running;
+static bool in_place;
+static layout x_layout, out_layout, mask_layout, temperature_layout;
+
+static void print_layout(const char *name, const layout *y) {
+  fprintf(stderr, "  %s: %zu from the %s, step %zu, gaps %zu and %zu%s\n", name, y->offset,
+          y->at_end ? "end" : "beginning", y->step, y->gap, y->wide_gap,
+          y->is_reversed ? ", reversed" : "");
+}
+
+static void print_call(void) {
+  shape s = problem.shape;
+  fprintf(stderr, "%s of %s on %s, shape (%zu, %zu, %zu)%s\n", running->name, of->name,
+          backend->name, s.outer, s.length, s.inner, in_place ? ", in place" : "");
+  print_layout("x", &x_layout);
+  if (!in_place) print_layout("out", &out_layout);
+  if (problem.is_masked) print_layout("where", &mask_layout);
+  if (problem.is_tempered) print_layout("temperature", &temperature_layout);
+}
+
+static void fail(const char *what) {
+  fprintf(stderr, "%s\n", what);
+  print_call();
   exit(1);
 }
 
-/* The definition, for one slice: its results go to `wanted`, the log-sum-exp to wanted[0]. */
-static void define(function f, const long double *x, const bool *takes_part, size_t n,
-                   long double *wanted) {
-  size_t largest = n;
-  for (size_t i = 0; i < n; i++)
-    if (takes_part[i] && (largest == n || x[i] > x[largest])) largest = i;
-  long double max = largest < n ? x[largest] : -INFINITY, rest = 0;
-  for (size_t i = 0; i < n; i++)
-    if (takes_part[i] && i != largest) rest += expl(x[i] - max);
-  if (f == LOGSUMEXP) {
-    wanted[0] = max + log1pl(rest);
-    return;
-  }
-  for (size_t i = 0; i < n; i++) {
-    long double y = f == SOFTMAX ? expl(x[i] - max) / (1 + rest) : (x[i] - max) - log1pl(rest);
-    wanted[i] = takes_part[i] ? y : f == SOFTMAX ? 0 : -INFINITY;
-  }
+static bool is_close(double got, double wanted) {
+  if (isnan(wanted) || isinf(wanted)) return isnan(wanted) ? isnan(got) : got == wanted;
+  return fabs(got - wanted) <= of->tolerance * (fabs(wanted) + (running->reduces ? 1 : 0));
 }
 
-static void check(const fsm_backend *backend, function f, const layout *a) {
-  static unsigned char *x_region, *out_region, *where_region, *temperature_region;
+static void check(void) {
+  static unsigned char *x_region, *out_region, *mask_region, *temperature_region, *copy;
   if (!x_region) {
     x_region = fenced();
     out_region = fenced();
-    where_region = fenced();
+    mask_region = fenced();
     temperature_region = fenced();
+    copy = malloc(REGION);
   }
-  size_t itemsize = a->is_float32 ? sizeof(float) : sizeof(double);
-  size_t matrix = a->length * a->inner, stride = matrix + a->gap;
-  size_t elements = a->outer ? (a->outer - 1) * stride + matrix : 0;
-  size_t slices = a->outer * a->inner;
-  bool reduces = f == LOGSUMEXP, in_place = a->in_place && !reduces;
-  size_t results = reduces ? slices : elements;
+  shape s = problem.shape, results = running->reduces ? (shape){s.outer, 1, s.inner} : s;
+  array x = place(x_region, s, of->size, &x_layout), out = x;
+  if (!in_place) out = place(out_region, results, of->size, &out_layout);
+  const double *logit = problem.x;
+  for (size_t o = 0; o < s.outer; o++)
+    for (size_t l = 0; l < s.length; l++)
+      for (size_t c = 0; c < s.inner; c++) of->set(element(&x, o, l, c), problem.x[at(s, o, l, c)]);
+  size_t watched = (size_t)(x.to - x.from);
+  memcpy(copy, x.from, watched);
+  forbid_surroundings(&x);
+  if (!in_place) forbid_surroundings(&out);
 
-  void *x = at_fence(x_region, elements * itemsize, a->at_end);
-  void *out = in_place ? x : at_fence(out_region, results * itemsize, a->at_end);
-  unsigned char *where = at_fence(where_region, a->outer * matrix, a->at_end);
-  double *temperature = at_fence(temperature_region, slices * sizeof(double), a->at_end);
-  for (size_t i = 0; i < a->outer * matrix; i++) where[i] = uniform() < 0.7;
-  for (size_t i = 0; i < slices; i++) temperature[i] = 0.5 + uniform();
-  if (!in_place) memset(out, CANARY, results * itemsize);
-  memset(x, CANARY, elements * itemsize);
-  for (size_t o = 0; o < a->outer; o++)
-    for (size_t i = 0; i < matrix; i++) set(x, o * stride + i, a->is_float32, 20 * uniform() - 10);
-
-  fsm_slices s = {.outer = a->outer, .length = a->length, .inner = a->inner};
-  s.x = x;
-  s.x_outer = (ptrdiff_t)stride;
-  s.x_length = (ptrdiff_t)a->inner;
-  s.out = out;
-  s.out_outer = (ptrdiff_t)(reduces ? a->inner : stride);
-  s.out_length = (ptrdiff_t)a->inner;
-  if (a->is_masked) {
-    s.where = where;
-    s.where_outer = (ptrdiff_t)matrix;
-    s.where_length = (ptrdiff_t)a->inner;
-    s.where_inner = 1;
+  fsm_slices slices = {.outer = s.outer, .length = s.length, .inner = s.inner};
+  slices.x = x.first;
+  slices.x_outer = x.outer;
+  slices.x_length = x.length;
+  slices.out = out.first;
+  slices.out_outer = out.outer;
+  slices.out_length = out.length;
+  if (problem.is_masked) {
+    shape m = problem.mask_shape;
+    array mask = place(mask_region, m, 1, &mask_layout);
+    const unsigned char *takes_part = problem.mask;
+    for (size_t o = 0; o < m.outer; o++)
+      for (size_t l = 0; l < m.length; l++)
+        for (size_t c = 0; c < m.inner; c++) *element(&mask, o, l, c) = *takes_part++;
+    forbid_surroundings(&mask);
+    slices.where = mask.first;
+    slices.where_outer = m.outer > 1 ? mask.outer : 0;
+    slices.where_length = m.length > 1 ? mask.length : 0;
+    slices.where_inner = m.inner > 1 ? mask.inner : 0;
   }
-  if (a->is_tempered && !reduces) {
-    s.temperature = temperature;
-    s.temperature_outer = (ptrdiff_t)a->inner;
-    s.temperature_inner = 1;
+  if (problem.is_tempered) {
+    shape t = problem.temperature_shape;
+    array temperature = place(temperature_region, t, sizeof(double), &temperature_layout);
+    const double *value = problem.temperature;
+    for (size_t o = 0; o < t.outer; o++)
+      for (size_t c = 0; c < t.inner; c++) *(double *)element(&temperature, o, 0, c) = *value++;
+    forbid_surroundings(&temperature);
+    slices.temperature = (const double *)temperature.first;
+    slices.temperature_outer = t.outer > 1 ? temperature.outer : 0;
+    slices.temperature_inner = t.inner > 1 ? temperature.inner : 0;
   }
 
-  long double *exact = malloc((elements + slices + 1) * sizeof *exact);
-  for (size_t o = 0; o < a->outer; o++)
-    for (size_t c = 0; c < a->inner; c++) {
-      long double line[512], wanted[512];
-      bool takes_part[512];
-      for (size_t i = 0; i < a->length; i++) {
-        size_t at = i * a->inner + c;
-        takes_part[i] = !s.where || where[o * matrix + at];
-        line[i] = get(x, o * stride + at, a->is_float32);
-        if (s.temperature) line[i] /= temperature[o * a->inner + c];
+  const fsm_kernels *kernels;
+  fsm_kernel *kernel;
+  memcpy(&kernels, (const char *)backend + of->kernels, sizeof kernels);
+  memcpy(&kernel, (const char *)kernels + running->kernel, sizeof kernel);
+  kernel(&slices);
+
+  /* Take each result away: what is left is what the kernel had no right to change. */
+  ALLOW(x.from, watched);
+  ALLOW(out.from, (size_t)(out.to - out.from));
+  const double *wanted = problem.wanted[running - FUNCTIONS];
+  for (size_t o = 0; o < results.outer; o++)
+    for (size_t l = 0; l < results.length; l++)
+      for (size_t c = 0; c < results.inner; c++) {
+        unsigned char *y = element(&out, o, l, c);
+        double got = of->get(y);
+        if (!is_close(got, *wanted)) {
+          fprintf(stderr, "(%zu, %zu, %zu) is %.17g instead of %.17g\n", o, l, c, got, *wanted);
+          fail("a wrong result");
+        }
+        wanted++;
+        memset(y, CANARY, of->size);
       }
-      define(f, line, takes_part, a->length, wanted);
-      if (reduces)
-        exact[o * a->inner + c] = wanted[0];
-      else
-        for (size_t i = 0; i < a->length; i++) exact[o * stride + i * a->inner + c] = wanted[i];
-    }
-
-  const fsm_kernels *kernels = a->is_float32 ? backend->f32 : backend->f64;
-  fsm_kernel *run[] = {kernels->softmax, kernels->log_softmax, kernels->logsumexp};
-  run[f](&s);
-
-  double tolerance = a->is_float32 ? 0x1p-21 : 0x1p-50;
-  unsigned char untouched[sizeof(double)];
-  memset(untouched, CANARY, sizeof untouched);
-  for (size_t i = 0; i < results; i++) {
-    if (!reduces && i % stride >= matrix) {
-      if (memcmp((char *)out + i * itemsize, untouched, itemsize))
-        fail(backend->name, f, a, "a gap");
-      continue;
-    }
-    long double got = get(out, i, a->is_float32), wanted = exact[i];
-    bool close = got == wanted ||
-                 fabsl(got - wanted) <= tolerance * (fabsl(wanted) + (f == LOGSUMEXP ? 1 : 0));
-    if (!close) fail(backend->name, f, a, "a wrong result");
-  }
-  free(exact);
+  for (const unsigned char *p = out.from; p < out.to; p++)
+    if (*p != CANARY) fail("a byte beside the results has changed");
+  if (!in_place && memcmp(copy, x.from, watched)) fail("the input has changed");
 }
 
-/* Try the share `SAMPLE` of all combinations on each backend; returns the number of calls. */
-size_t guard(const fsm_backend *(*backend_at)(size_t)) {
-  static const size_t inners[] = {1,  2,  3,  4,  5,  7,  8,  9,  10, 15,
-                                  16, 17, 24, 31, 32, 33, 49, 64, 257};
+/* Unit stride along inner, or along length where inner is 1, unless the array may have any. */
+static layout draw_layout(bool unit_stride, bool at_end, size_t offset) {
+  layout y = {.step = 1, .at_end = at_end, .offset = offset};
+  if (!unit_stride) y.step += below(2);
+  if (!unit_stride || problem.shape.inner > 1) y.gap = below(2) * (1 + below(5));
+  y.wide_gap = below(2) * (1 + below(5));
+  y.is_reversed = below(4) == 0;
+  return y;
+}
+
+/* The kernels of one dtype on the problem that is posed: at both ends of the memory, there at the
+ * very end and some elements from it, as many for x as `turn` says. Returns the number of calls. */
+static size_t check_all(const fsm_backend *(*backend_at)(size_t), const dtype *d, size_t turn) {
   size_t calls = 0;
-  for (size_t b = 0; backend_at(b); b++)
-    for (size_t i = 0; i < sizeof inners / sizeof *inners; i++)
-      for (size_t length = 0; length <= 140; length += length < 70 ? 1 : 13)
-        for (size_t outer = 1; outer <= (inners[i] > 1 ? 2 : 18); outer += outer < 3 ? 1 : 15)
-          for (unsigned bits = 0; bits < 64; bits++) {
-            if (uniform() > SAMPLE) continue;
-            layout a = {outer,    length,   inners[i], bits & 1 ? 3 : 0, bits & 2,
-                        bits & 4, bits & 8, bits & 16, bits & 32};
-            for (function f = SOFTMAX; f <= LOGSUMEXP; f++, calls++) check(backend_at(b), f, &a);
-          }
+  of = d;
+  for (size_t b = 0; (backend = backend_at(b)); b++)
+    for (running = FUNCTIONS; running < FUNCTIONS + LENGTH(FUNCTIONS); running++) {
+      if (running->reduces && problem.is_tempered) continue;
+      for (unsigned place = 0; place < 4; place++, calls++) {
+        bool at_end = place & 1, is_apart = place & 2;
+        x_layout = draw_layout(true, at_end, is_apart ? 1 + (turn + at_end) % MOST_LANES : 0);
+        out_layout = draw_layout(true, at_end, is_apart ? below(MOST_LANES + 1) : 0);
+        mask_layout = draw_layout(false, at_end, is_apart ? below(MOST_LANES + 1) : 0);
+        temperature_layout = draw_layout(false, at_end, is_apart ? below(MOST_LANES + 1) : 0);
+        in_place = !running->reduces && below(3) == 0;
+        check();
+      }
+    }
   return calls;
 }
+
+/* With and without a mask, of each kind, and temperatures; each of these problems with a
+ * probability of `share`. Between them they put x at every offset; those without temperatures, at
+ * half of them. */
+static size_t check_shape(const fsm_backend *(*backend_at)(size_t), shape s, double share) {
+  size_t calls = 0;
+  for (size_t d = 0; d < LENGTH(DTYPES); d++)
+    for (unsigned options = 0; options < 8; options++) {
+      if (uniform() >= share) continue;
+      pose(s, &DTYPES[d], options & 3, options & 4);
+      calls += check_all(backend_at, &DTYPES[d], 2 * options + s.length);
+    }
+  return calls;
+}
+
+/* Returns the number of calls. */
+size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
+  static const size_t outers[] = {1, 2, 3, MOST_LANES + 2};
+  /* Of columns: around the vector widths, half a tile and a tile. */
+  static const size_t widths[] = {2,  3,  4,  5,  6,   7,   8,   9,   10,  11,  12,
+                                  13, 14, 15, 16, 17,  24,  31,  32,  33,  47,  48,
+                                  49, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300};
+  /* Around the blocks of rows, and the lengths from which rows are fused. */
+  static const size_t heights[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  15,
+                                   16, 17, 31, 32, 33, 34, 47, 48, 63, 64, 100};
+  static const shape large[] = {{1, 100003, 1}, {2, 40009, 1}, {2, 503, 67}, {1, 50, 1031}};
+  size_t calls = 0;
+  for (size_t i = 0; i < LENGTH(outers); i++)
+    for (size_t length = 0; length <= 2 * MOST_BLOCK + 3; length++)
+      calls += check_shape(backend_at, (shape){outers[i], length, 1}, share);
+  for (size_t i = 0; i < LENGTH(widths); i++)
+    for (size_t k = 0; k < LENGTH(heights); k++)
+      if (heights[k] * widths[i] <= MOST_OF_TABLE)
+        calls += check_shape(backend_at, (shape){1 + below(2), heights[k], widths[i]}, share);
+  for (size_t i = 0; i < LENGTH(large); i++) calls += check_shape(backend_at, large[i], share);
+  return calls;
+}
+
+#ifdef GUARD_PROGRAM
+int main(void) {
+  __sanitizer_set_death_callback(print_call);
+  size_t calls = guard(fsm_backend_at, 1);
+  for (size_t b = 0; fsm_backend_at(b); b++) printf("%s ", fsm_backend_at(b)->name);
+  printf("%zu calls without a mistake\n", calls);
+}
+#endif
