@@ -1,6 +1,11 @@
-"""Derive the polynomials of src/kernels: of 2**r in exp.h, and of the logarithm in finish.h.
+"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, and the polynomial
+of the logarithm in finish.h.
 
-Each is the least-squares fit of the relative error over Chebyshev nodes, which comes within a
+A table holds T * 2**(j/size) for j below its size. T is common to all terms of a slice and cancels,
+so it is chosen such that every entry lies near a number of the kernel's precision, and the largest
+term, T*2**r, a little below a power of two, where rounding costs least.
+
+Each polynomial is the least-squares fit of the relative error over Chebyshev nodes, which comes within a
 fraction of a bit of the minimax polynomial. Each coefficient is rounded to the kernel's precision
 before the ones above it are fitted again, so the bound printed is that of the coefficients as they
 stand in the source.
@@ -13,8 +18,9 @@ import numpy as np
 
 mp.mp.dps = 60
 
-# The reduction of the exponential leaves |r| <= 1/2, up to the rounding of x*rate and x*rate_lo.
-EXP_HALF_WIDTH = mp.mpf("0.5009765625")
+# With a table of `size` entries the reduction of the exponential leaves |r| <= 1/2/size, up to the
+# rounding of x*rate and of x*rate_lo.
+EXP_MARGIN = mp.mpf("1.001953125")
 # That of the logarithm leaves 1 + f within [sqrt(1/2), sqrt(2)], so f/(2 + f) within this.
 LOG_HALF_WIDTH = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)
 
@@ -66,15 +72,48 @@ def log_error(p, z):
     return s * (2 + z * p) / mp.log((1 + s) / (1 - s)) - 1
 
 
+def show_table(title, size, dtype, trials):
+    """Search for the best T among numbers of `dtype` just below 2 / 2**(1/2/size)."""
+    bits = np.finfo(dtype).nmant
+    unit = np.longdouble(2) ** -bits
+    high = np.longdouble(2) ** (1 - 0.502 / size)
+    low = high - 0.08
+    count = int(min((high - low) / unit, trials))
+    first = np.floor((low + np.arange(count) * ((high - low) / count)) / unit) * unit
+    worst = np.zeros(count)
+    for j in range(1, size):
+        entry = first * np.longdouble(mp.nstr(mp.power(2, mp.mpf(j) / size), 30))
+        in_units = np.where(entry < 2, entry, entry / 2) / unit
+        error = (in_units - np.rint(in_units)) / in_units / unit * 2
+        worst = np.maximum(worst, np.abs(error).astype(float))
+    best = np.argmin(worst)
+    print(f"{title}: relative error {worst[best]:.2f} u of the worst entry, u = 2**-{bits + 1}")
+    integer = np.uint32 if dtype is np.float32 else np.uint64
+    for j in range(size):
+        exact = mp.mpf(float(first[best])) * mp.power(2, mp.mpf(j) / size)
+        entry = dtype(mp.nstr(exact, 40))
+        # Adding the exponent and j to these bits gives the number, exponent and mantissa.
+        less = int(dtype(1).view(integer)) + (j << bits) // size
+        modulus = 1 << 8 * entry.itemsize
+        print(f"    {(int(entry.view(integer)) - less) % modulus:#0{2 + 2 * entry.itemsize}x}")
+    print(f"    T = {float(first[best]).hex()}")
+
+
 def show_constant(name, value, bits):
     high = mp.ldexp(mp.nint(mp.ldexp(value, bits)), -bits)
     print(f"{name} = {float(high).hex()} + {float(value - high).hex()}")
 
 
 def main():
-    w = EXP_HALF_WIDTH
-    show("2**r, float32", exp_error, -w, w, 5, np.float32)
-    show("2**r, float64", exp_error, -w, w, 10, np.float64)
+    for size, degree, dtype in (
+        (16, 2, np.float32),
+        (8, 3, np.float32),
+        (16, 5, np.float64),
+        (4, 7, np.float64),
+    ):
+        w = EXP_MARGIN / 2 / size
+        show(f"2**r, {dtype.__name__}, table of {size}", exp_error, -w, w, degree, dtype)
+        show_table(f"T * 2**(j/{size}), {dtype.__name__}", size, dtype, trials=1e7)
     show("log, float64", log_error, mp.mpf(0), LOG_HALF_WIDTH**2, 6, np.float64)
     show_constant("log2(e)", mp.log(mp.e, 2), 52)
     # Short enough for its product with any exponent to be exact.

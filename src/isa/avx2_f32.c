@@ -2,7 +2,7 @@
 #include "isa/x86.h"
 
 #ifdef FSM_X86
-FSM_TARGET_BEGIN("avx2,fma")
+FSM_TARGET_BEGIN("avx2,fma,popcnt")
 #define FSM_FLOAT32
 #include "vec/avx2.h"
 

@@ -2,7 +2,7 @@
 #include "isa/x86.h"
 
 #ifdef FSM_X86
-FSM_TARGET_BEGIN("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
+FSM_TARGET_BEGIN("avx2,fma,popcnt,avx512f,avx512dq,avx512bw,avx512vl")
 #define FSM_FLOAT32
 #include "vec/avx512.h"
 

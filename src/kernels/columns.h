@@ -28,8 +28,8 @@ typedef struct {
   size_t temperings_step; /* 0 if all columns share the first */
   vec max[TILE_VECTORS];
   exp_frame frame[TILE_VECTORS];
-  wide rest[TILE_VECTORS];
   vcount ties[TILE_VECTORS];
+  wide rest[TILE_VECTORS];
   term_sum sum[TILE_VECTORS];
   vec_pair scale[TILE_VECTORS];
   log_frame log[TILE_VECTORS];
@@ -70,13 +70,10 @@ FSM_INLINE void max_step(tile *t, size_t row, const size_t rows, size_t v, size_
   t->max[v] = max;
 }
 
-/* Add terms to the sums of their columns; count those that tie with a maximum instead. */
+/* Add terms to the sums of their columns. */
 FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                          const bool stores, const bool masked) {
   exp_frame f = t->frame[v];
-  vec max = t->max[v];
-  vcount ties = t->ties[v];
-  wide rest = t->rest[v];
   vec x[BLOCK], shifted[BLOCK];
   exp_term term[BLOCK];
   for (size_t k = 0; k < rows; k++) {
@@ -85,19 +82,25 @@ FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_
     shifted[k] = v_sub(x[k], f.origin);
   }
   exp_terms(term, shifted, &f, rows);
-  for (size_t k = 0; k < rows; k++) {
-    vec value = exp_term_value(term[k]);
-    if (stores) {
+  if (stores) {
+    vec value[BLOCK];
+    for (size_t k = 0; k < rows; k++) {
+      value[k] = v_stored(exp_term_value(&term[k], &f));
       line s = tile_row(t, t->x, t->x_stride, row + k);
       storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
-      line_store(&s, out, v * LANES, width, value, 0, false);
+      line_store(&s, out, v * LANES, width, value[k], 0, false);
     }
-    mask tie = v_equal(x[k], max);
-    ties = v_count_add(ties, tie);
-    rest = wide_add_unless(tie, rest, term[k], value);
+    t->rest[v] = wide_add_values(t->rest[v], value, rows, true);
+  } else {
+    mask tie[BLOCK];
+    vcount ties = t->ties[v];
+    for (size_t k = 0; k < rows; k++) {
+      tie[k] = v_equal(x[k], t->max[v]);
+      ties = v_count_add(ties, tie[k]);
+    }
+    t->ties[v] = ties;
+    t->rest[v] = wide_add_terms(t->rest[v], tie, term, &f, rows, true);
   }
-  t->ties[v] = ties;
-  t->rest[v] = rest;
 }
 
 FSM_INLINE void add_and_store_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
@@ -218,8 +221,7 @@ FSM_INLINE doubles tile_log_of_sum(const tile *t, size_t v) {
 
 FSM_INLINE void softmax_tile(tile *t, const bool masked) {
   sum_of_tile(t, add_and_store_step, masked);
-  for (size_t v = 0; v < t->vectors; v++)
-    t->scale[v] = scale_of(&t->sum[v], t->max[v], &t->frame[v]);
+  for (size_t v = 0; v < t->vectors; v++) t->scale[v] = scale_of(&t->sum[v].rest, t->max[v]);
   for_each_block(t, scale_step, masked);
 }
 

@@ -2,20 +2,26 @@
  *
  * With rate = log2(e)/temperature and N = round(max*rate), an element contributes
  *
- *     n = round(x*rate)     r = x*rate - n, in [-1/2, 1/2]     term = 2^r * 2^(n - N)
+ *     n = round(x*rate)     r = x*rate - n     term = 2^r * 2^(n - N)
  *
- * n - N is an exact integer, so nothing is lost however far x lies from max. The terms differ from
- * exp((x - max)/temperature) by a factor that is common to the slice. To compute exp(x - max) in
- * floating point would cost |x - max|/2 units in the last place before the exponential has begun.
+ * where n and N are multiples of 1/size, size being that of a table of 2^(j/size) that fits a
+ * register or two. n - N is exact, so nothing is lost however far x lies from max. The
+ * terms differ from exp((x - max)/temperature) by a factor that is common to the slice. To compute
+ * exp(x - max) in floating point would cost |x - max|/2 units in the last place before the
+ * exponential has begun.
  *
- * Adding ANCHOR = 1.5 * 2^(mantissa bits) rounds to an integer and leaves it in the low bits of the
- * sum. The anchor of a slice has the exponent's bias and -N added to it beforehand, so those low
- * bits, shifted into the exponent field, are 2^(n - N) at no further cost. It has SPARE added as
- * well: all terms are 2^SPARE times as large, and those whose share of the sum is subnormal are
- * still normal numbers. What falls below them has a share that rounds to 0.
+ * Adding ANCHOR = 1.5 * 2^(mantissa bits)/size rounds to a multiple of 1/size and leaves it in the
+ * low bits of the sum. The anchor of a slice has the exponent's bias and -N added to it beforehand,
+ * so those low bits are the exponent of the term and an index into the table. It has SPARE added as
+ * well: all terms are 2^SPARE times as large, and no step meets a subnormal number, which would be
+ * slow on some processors, before the share of a term in the sum is one itself.
  *
- * Relative error of a term, in units u of 2^-24 (2^-53): two roundings of r, 0.17 each; q and the
- * polynomial, below 0.5; the last step, at most 0.71 where those are largest. Together below 1.6.
+ * Since a common factor cancels, the table holds TABLE_FACTOR * 2^(j/size), with a factor for which
+ * all entries lie near a number of real's precision, and the largest terms, which have j = 0 and
+ * decide the sum, just below a power of two, where rounding costs least.
+ *
+ * Relative error of a term, in units u of 2^-24 (2^-53): the table's entry, at most 0.3; r and the
+ * polynomial, 0.1; the last step, at most 1, or 0.6 for the largest terms.
  */
 #ifndef FSM_KERNELS_EXP_H
 #define FSM_KERNELS_EXP_H
@@ -28,15 +34,26 @@
 #define FSM_INLINE static inline __attribute__((always_inline))
 #endif
 
+enum { TABLE_SIZE = 1 << TABLE_BITS };
+
 #ifdef FSM_REAL_DOUBLE
-#define ANCHOR 0x1.8p52
-enum { EXPONENT_BIAS = 1023, SPARE = 54 };
+#define ANCHOR (0x1.8p52 / TABLE_SIZE)
 #define REAL_MAX 0x1.fffffffffffffp1023
+enum { EXPONENT_BIAS = 1023 };
 #else
-#define ANCHOR 0x1.8p23f
-enum { EXPONENT_BIAS = 127, SPARE = 25 };
-#define SPARE_SCALE 0x1p25
+#define ANCHOR (0x1.8p23f / TABLE_SIZE)
 #define REAL_MAX 0x1.fffffep127f
+enum { EXPONENT_BIAS = 127 };
+#endif
+
+/* An element whose share of its slice is below 2^FLOOR counts for nothing: 2^30 of them do not come
+ * to the smallest subnormal number. Terms are stored in the dtype of the array. */
+#ifdef FSM_FLOAT32
+enum { SPARE = 64, FLOOR = -180 };
+#define SPARE_SCALE 0x1p64
+#else
+enum { SPARE = 512, FLOOR = -1135 };
+#define SPARE_SCALE 0x1p512
 #endif
 
 #define LOG2_E_HI 0x1.71547652b82fep+0
@@ -49,16 +66,36 @@ enum { EXPONENT_BIAS = 127, SPARE = 25 };
  * within a factor of 2 of max, x - max is exact, and the slice is shifted by it. */
 #define EXACT_RATE_PRODUCT 0x1p14
 
-/* q of 2^r = 1 + r*q(r); the relative error of the whole is 2^-28.0 (float) and 2^-57.3 (double).
- * Regenerate with tools/coefficients.py. */
-#ifdef FSM_REAL_DOUBLE
-static const real SLOPE[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c5a5p-3,  0x1.c6b08d704a11dp-5,
-                             0x1.3b2ab6fb9ff59p-7,  0x1.5d87fe78a23c6p-10, 0x1.4309130f31da1p-13,
-                             0x1.ffcbfc5392fa7p-17, 0x1.62bfc6bb1f85ap-20, 0x1.b5254b0d7b9cap-24,
-                             0x1.e61cdd5af930bp-28, 0x1.e936971f5ddc3p-32};
-#else
-static const real SLOPE[] = {0x1.62e43p-1f,  0x1.ebfbd8p-3f,  0x1.c6af76p-5f,
-                             0x1.3b30aap-7f, 0x1.5f0bd8p-10f, 0x1.3f993ep-13f};
+/* q of 2^r = 1 + r*q(r) for |r| <= 1/2/TABLE_SIZE, and the bits of the table's entries less those
+ * that n adds to them. Regenerate these, and the bound on the relative error of 2^r given with
+ * each, with tools/coefficients.py. */
+#if defined FSM_REAL_DOUBLE && TABLE_BITS == 4 /* 2^-57.0 */
+static const real SLOPE[] = {0x1.62e42fefa39fdp-1, 0x1.ebfbdff82c55dp-3,  0x1.c6b08d6e8b6a1p-5,
+                             0x1.3b2ab6fdc045ap-7, 0x1.5d89be5f90441p-10, 0x1.43085b81c1cdbp-13};
+#define TABLE_FACTOR 0x1.e8011dd93e9bbp+0
+static const uint64_t TABLE[] = {
+    0x000e8011dd93e9bb, 0x000ed9c337cceca0, 0x000ea161576a409d, 0x000e5ddedd73325f,
+    0x000e22b4c12e957a, 0x000df041985f3685, 0x000dc6e828d0c9a6, 0x000da70f97ce7406,
+    0x000d91239bb34884, 0x000d8594afac88d7, 0x000d84d849c68a41, 0x000d8f69135e36d1,
+    0x000da5c724124a9d, 0x000dc8783f509fc0, 0x000df808149d1cf4, 0x000e350882b129cb};
+#elif defined FSM_REAL_DOUBLE /* 2 bits, 2^-57.9 */
+static const real SLOPE[] = {0x1.62e42fefa39edp-1,  0x1.ebfbdff82c597p-3,  0x1.c6b08d7050e8ap-5,
+                             0x1.3b2ab6fb995a6p-7,  0x1.5d87fdb98fe5fp-10, 0x1.430913ff2d143p-13,
+                             0x1.ffeb2e2e95468p-17, 0x1.62b99454c2e9cp-20};
+#define TABLE_FACTOR 0x1.c91280ceea48bp+0
+static const uint64_t TABLE[] = {0x000c91280ceea48b, 0x000cfc6dc877c352, 0x000c332eb95abf53,
+                                 0x000c059b6705c4d2};
+#elif TABLE_BITS == 4 /* 2^-29.2 */
+static const real SLOPE[] = {0x1.62e43p-1f, 0x1.ebfffep-3f, 0x1.c6ace8p-5f};
+#define TABLE_FACTOR 0x1.e16380p+0
+static const uint32_t TABLE[] = {
+    0x0070b1c0, 0x007359cd, 0x00733d51, 0x00710ccc, 0x006f1e22, 0x006d743e, 0x006c122b, 0x006afb17,
+    0x006a3254, 0x0069bb5a, 0x006999c8, 0x0069d165, 0x006a6625, 0x006b5c27, 0x006cb7ba, 0x006e7d5c};
+#else /* 3 bits, 2^-32.1 */
+static const real SLOPE[] = {0x1.62e43p-1f, 0x1.ebfbe2p-3f, 0x1.c6b8ecp-5f, 0x1.3b086ep-7f};
+#define TABLE_FACTOR 0x1.d7e822p+0
+static const uint32_t TABLE[] = {0x006bf411, 0x0070a78d, 0x006c4c79, 0x0068ff31,
+                                 0x0066d820, 0x0065f1e7, 0x00666990, 0x00685ec6};
 #endif
 enum { SLOPE_DEGREE = sizeof SLOPE / sizeof SLOPE[0] - 1 };
 
@@ -103,26 +140,13 @@ static inline tempering tempering_set1(scalar_tempering s) {
 /* What the exponentials of a slice share, in each lane. */
 typedef struct {
   vec_pair rate;
-  vec anchor; /* ANCHOR + bias + SPARE - N */
-  vec floor;  /* an x from here down has a term of exactly 0 */
-  vec origin; /* subtracted from x beforehand: 0, or max where that is exact */
+  vec anchor;      /* ANCHOR + bias + SPARE - N */
+  vec floor;       /* an x from here down has a term of exactly 0 */
+  vec floor_value; /* what the term of the floor would be otherwise */
+  vec origin;      /* subtracted from x beforehand: 0, or max where that is exact */
 } exp_frame;
 
-/* Of no use where max is not finite. */
-FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
-  exp_frame f;
-  vec product = v_mul(max, t->rate.hi), magnitude = v_max(v_sub(v_set1(0), product), product);
-  f.rate = t->rate;
-  f.origin = v_zero_where(v_less(magnitude, v_set1(EXACT_RATE_PRODUCT)), max);
-  vec n = v_mul_add(v_sub(max, f.origin), t->rate.hi, v_set1(ANCHOR));
-  n = v_sub(n, v_set1(ANCHOR));
-  f.anchor = v_sub(v_set1(ANCHOR + EXPONENT_BIAS + SPARE), n);
-  f.floor = v_mul(v_sub(n, v_set1(EXPONENT_BIAS + SPARE)), t->period);
-  return f;
-}
-
-/* 2^(x*rate - N + SPARE) as scale + rise*slope, scale being a power of two: 0 from the floor down,
- * and NaN for NaN. */
+/* TABLE_FACTOR * 2^(x*rate - N + SPARE) as scale + rise*slope. NaN for NaN. */
 typedef struct {
   vec scale, rise, slope;
 } exp_term;
@@ -130,7 +154,6 @@ typedef struct {
 /* The terms of `count` vectors, at most BLOCK, step by step for all of them: the steps of one
  * depend on each other, and a processor that is handed them one vector at a time runs out of room
  * to look ahead. */
-enum { BLOCK = 4 };
 
 FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, const size_t count) {
   vec y[BLOCK], t[BLOCK], r[BLOCK], q[BLOCK];
@@ -143,11 +166,33 @@ FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, cons
   for (int j = SLOPE_DEGREE - 1; j >= 0; j--)
     for (size_t k = 0; k < count; k++) q[k] = v_mul_add(q[k], r[k], v_set1(SLOPE[j]));
   for (size_t k = 0; k < count; k++) {
-    vec scale = v_shift_to_exponent(t[k]);
+    vec scale = v_bits_add(v_lookup(TABLE, t[k]), v_shift_to_exponent(t[k]));
     term[k] = (exp_term){scale, v_mul(scale, r[k]), q[k]};
   }
 }
 
-FSM_INLINE vec exp_term_value(exp_term t) { return v_mul_add(t.rise, t.slope, t.scale); }
+FSM_INLINE vec unfloored_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }
+
+/* Only a term that is as good as 0 is changed by the subtraction. */
+FSM_INLINE vec exp_term_value(const exp_term *t, const exp_frame *f) {
+  return v_sub(unfloored_value(t), f->floor_value);
+}
+
+/* Of no use where max is not finite. */
+FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
+  exp_frame f;
+  vec product = v_mul(max, t->rate.hi), magnitude = v_max(v_sub(v_set1(0), product), product);
+  f.rate = t->rate;
+  f.origin = v_zero_where(v_less(magnitude, v_set1(EXACT_RATE_PRODUCT)), max);
+  vec n = v_mul_add(v_sub(max, f.origin), t->rate.hi, v_set1(ANCHOR));
+  n = v_sub(n, v_set1(ANCHOR));
+  f.anchor = v_sub(v_set1(ANCHOR + EXPONENT_BIAS + SPARE), n);
+  /* Not where r is nearly 0, and its product with the smallest scale subnormal. */
+  f.floor = v_mul(v_add(n, v_set1(FLOOR + (real)0.25 / TABLE_SIZE)), t->period);
+  exp_term at_floor;
+  exp_terms(&at_floor, &f.floor, &f, 1);
+  f.floor_value = unfloored_value(&at_floor);
+  return f;
+}
 
 #endif

@@ -36,49 +36,30 @@ FSM_INLINE dvec exp2_slope(dvec r) {
   return q;
 }
 
-/* The largest term of a slice as softmax has stored it. */
-FSM_INLINE vec rounded_largest_term(vec max, const exp_frame *f) {
-  vec x = v_sub(max, f->origin);
-  exp_term term;
-  exp_terms(&term, &x, f, 1);
-  storage stored[LANES];
-  v_store(stored, exp_term_value(term));
-  return v_load(stored);
-}
-
 #ifdef FSM_REAL_DOUBLE
 
-/* The largest term, to more than the precision of the others: the last rounding, and that of r, are
- * in lo. */
+/* The largest term, to more than the precision of the others: the last roundings, and that of r,
+ * are in lo. */
 FSM_INLINE dvec_pair largest_term(vec max, const exp_frame *f) {
   dvec x = d_sub(max, f->origin);
-  dvec t = d_mul_add(x, f->rate.hi, f->anchor);
-  dvec reduced = v_fma(x, f->rate.hi, d_sub(f->anchor, t));
+  dvec minus_n = d_sub(f->anchor, d_set1(ANCHOR + EXPONENT_BIAS + SPARE));
+  dvec reduced = v_fma(x, f->rate.hi, minus_n);
   dvec r = d_mul_add(x, f->rate.lo, reduced);
   dvec r_lo = d_mul_add(x, f->rate.lo, d_sub(reduced, r));
   dvec slope = exp2_slope(r), rise = d_mul(r, slope),
        rise_lo = d_fma(r, slope, d_sub(d_set1(0), rise));
   dvec one = d_set1(1), hi = d_add(one, rise), lo = d_add(d_sub(one, hi), rise);
   lo = d_add(lo, d_mul_add(r_lo, d_mul(hi, d_set1(LOG_2)), rise_lo));
-  dvec scale = v_shift_to_exponent(t);
-  dvec_pair term = {d_mul(scale, hi), d_mul(scale, lo)};
-  return term;
+  dvec factor = d_set1(TABLE_FACTOR * SPARE_SCALE), term = d_mul(hi, factor);
+  dvec_pair result = {term, d_mul_add(lo, factor, d_fma(hi, factor, d_sub(d_set1(0), term)))};
+  return result;
 }
 
-/* The reciprocal of the sum of all terms. Where nothing adds to the largest, their stored value is
- * what counts, so that they come out as exactly 1 over their number. */
-FSM_INLINE vec_pair reciprocal_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  dvec ties = sum->ties.part[0], zero = d_set1(0);
-  dvec_pair largest = largest_term(max, f);
-  largest.hi = d_if_zero(sum->rest.hi, rounded_largest_term(max, f), largest.hi);
-  largest.lo = d_if_zero(sum->rest.hi, zero, largest.lo);
-  dvec product = d_mul(ties, largest.hi);
-  dvec product_lo = d_fma(ties, largest.hi, d_sub(zero, product));
-  dvec_pair total = add_exactly(product, sum->rest.hi);
-  dvec lo = d_add(d_add(total.lo, sum->rest.lo), d_mul_add(ties, largest.lo, product_lo));
+FSM_INLINE vec_pair reciprocal(const wide *sum) {
+  dvec_pair total = add_exactly(sum->hi, sum->lo);
   dvec inverse = d_div(d_set1(1), total.hi);
-  dvec excess = d_mul_add(inverse, lo, d_fma(inverse, total.hi, d_set1(-1)));
-  vec_pair result = {inverse, d_mul(d_sub(zero, inverse), excess)};
+  dvec excess = d_mul_add(inverse, total.lo, d_fma(inverse, total.hi, d_set1(-1)));
+  vec_pair result = {inverse, d_mul(d_sub(d_set1(0), inverse), excess)};
   return result;
 }
 
@@ -100,18 +81,15 @@ FSM_INLINE doubles largest_term(vec max, const exp_frame *f) {
   doubles minus_n = widen(v_sub(f->anchor, v_set1(ANCHOR + EXPONENT_BIAS + SPARE))), term;
   for (int p = 0; p < PARTS; p++) {
     dvec r = d_mul_add(x.part[p], d_add(hi.part[p], lo.part[p]), minus_n.part[p]);
-    term.part[p] = d_mul(d_mul_add(r, exp2_slope(r), d_set1(1)), d_set1(SPARE_SCALE));
+    term.part[p] =
+        d_mul(d_mul_add(r, exp2_slope(r), d_set1(1)), d_set1(TABLE_FACTOR * SPARE_SCALE));
   }
   return term;
 }
 
-FSM_INLINE vec_pair reciprocal_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  doubles largest = largest_term(max, f), rounded = widen(rounded_largest_term(max, f));
+FSM_INLINE vec_pair reciprocal(const wide *sum) {
   dvec inverse[PARTS], rest[PARTS];
-  for (int p = 0; p < PARTS; p++) {
-    dvec term = d_if_zero(sum->rest.part[p], rounded.part[p], largest.part[p]);
-    inverse[p] = d_div(d_set1(1), d_mul_add(sum->ties.part[p], term, sum->rest.part[p]));
-  }
+  for (int p = 0; p < PARTS; p++) inverse[p] = d_div(d_set1(1), sum->part[p]);
   vec hi = v_join(inverse);
   for (int p = 0; p < PARTS; p++) rest[p] = d_sub(inverse[p], v_part(hi, p));
   vec_pair result = {hi, v_join(rest)};
@@ -130,8 +108,8 @@ FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) 
 #endif
 
 /* Softmax's scale: NaN where the maximum is not finite. */
-FSM_INLINE vec_pair scale_of(const term_sum *sum, vec max, const exp_frame *f) {
-  vec_pair scale = reciprocal_of_sum(sum, max, f);
+FSM_INLINE vec_pair scale_of(const wide *sum, vec max) {
+  vec_pair scale = reciprocal(sum);
   vec infinity = v_set1((real)INFINITY), nan = v_set1((real)NAN);
   scale.hi = v_select(v_less(max, infinity), scale.hi, nan);
   scale.hi = v_select(v_less(v_sub(v_set1(0), infinity), max), scale.hi, nan);

@@ -36,39 +36,51 @@ typedef struct {
 typedef struct {
   bool masked;
   bool shifted; /* the frame has an origin other than 0 */
-  bool stores;  /* the terms are stored */
+  bool stores;  /* the terms are stored, for softmax */
 } term_flags;
 
-/* Add the terms of `count` vectors of `width` elements from i on to the sum; count those that tie
- * with max instead. */
-FSM_INLINE wide add_terms(wide sum, const term_pass *p, size_t i, const size_t count, size_t width,
-                          vcount *ties, const term_flags flags) {
+typedef struct {
+  size_t ties;
+  wide rest;
+} row_sum;
+
+/* Add the terms of a block from i on to the sum. The last one may not be whole. */
+FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool whole,
+                          const term_flags flags) {
+  const size_t count = BLOCK;
   vec x[BLOCK], shifted[BLOCK];
   exp_term term[BLOCK];
+  size_t width[BLOCK], left = p->row->length - i;
   for (size_t k = 0; k < count; k++) {
-    x[k] = line_load(p->row, i + k * LANES, width, flags.masked);
+    width[k] = whole || left > LANES ? LANES : left;
+    left -= width[k];
+    x[k] = line_load(p->row, i + k * LANES, width[k], flags.masked);
     shifted[k] = flags.shifted ? v_sub(x[k], p->frame->origin) : x[k];
   }
   exp_terms(term, shifted, p->frame, count);
-  for (size_t k = 0; k < count; k++) {
-    vec value = exp_term_value(term[k]);
-    if (flags.stores) line_store(p->row, p->terms, i + k * LANES, width, value, 0, false);
-    mask tie = v_equal(x[k], p->max);
-    *ties = v_count_add(*ties, tie);
-    sum = wide_add_unless(tie, sum, term[k], value);
+  if (flags.stores) {
+    vec value[BLOCK];
+    for (size_t k = 0; k < count; k++) {
+      value[k] = v_stored(exp_term_value(&term[k], p->frame));
+      line_store(p->row, p->terms, i + k * LANES, width[k], value[k], 0, false);
+    }
+    sum->rest = wide_add_values(sum->rest, value, count, whole);
+  } else {
+    mask tie[BLOCK];
+    for (size_t k = 0; k < count; k++) {
+      tie[k] = v_equal(x[k], p->max);
+      sum->ties += v_count_true(tie[k]);
+    }
+    sum->rest = wide_add_terms(sum->rest, tie, term, p->frame, count, whole);
   }
-  return sum;
 }
 
 FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
   size_t length = p->row->length, i = 0;
-  vcount ties = v_count_zero();
-  wide sum = wide_zero();
-  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES)
-    sum = add_terms(sum, p, i, BLOCK, LANES, &ties, flags);
-  for (; i + LANES <= length; i += LANES) sum = add_terms(sum, p, i, 1, LANES, &ties, flags);
-  if (i < length) sum = add_terms(sum, p, i, 1, length - i, &ties, flags);
-  term_sum result = {doubles_set1(v_count_reduce(ties)), wide_reduce(sum)};
+  row_sum sum = {0, wide_zero()};
+  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES) add_terms(&sum, p, i, true, flags);
+  if (i < length) add_terms(&sum, p, i, false, flags);
+  term_sum result = {doubles_set1((double)sum.ties), wide_reduce(sum.rest)};
   return result;
 }
 
@@ -95,15 +107,26 @@ FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t w
   line_store(terms, out, i, width, y, 0, masked);
 }
 
-FSM_INLINE void softmax_row(const line *s, storage *out, const tempering *t, const bool masked) {
-  vec max = v_set1(row_max(s, masked));
+/* Each kernel of a row takes its maximum and returns that of the next one, if there is one. It
+ * finds that while its own division or logarithm is under way, which nothing else could start
+ * before. */
+
+FSM_INLINE real max_of_next(const line *next, const bool masked) {
+  return next ? row_max(next, masked) : 0;
+}
+
+FSM_INLINE real softmax_row(const line *s, storage *out, const tempering *t, real row_maximum,
+                            const line *next, const bool masked) {
+  vec max = v_set1(row_maximum);
   exp_frame f = frame_of(max, t);
   term_sum sum = sum_of_terms(s, max, &f, out, true, masked);
-  vec_pair scale = scale_of(&sum, max, &f);
+  vec_pair scale = scale_of(&sum.rest, max);
+  real next_maximum = max_of_next(next, masked);
   line terms = {out, s->length, s->where, s->where_stride};
   size_t i = 0;
   for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
   if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
+  return next_maximum;
 }
 
 FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
@@ -112,18 +135,24 @@ FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, 
   line_store(s, out, i, width, y, -(real)INFINITY, masked);
 }
 
-FSM_INLINE void log_softmax_row(const line *s, storage *out, const tempering *t,
-                                const bool masked) {
-  vec max = v_set1(row_max(s, masked));
+FSM_INLINE real log_softmax_row(const line *s, storage *out, const tempering *t, real row_maximum,
+                                const line *next, const bool masked) {
+  vec max = v_set1(row_maximum);
   log_frame f = log_frame_of(max, t, row_log_of_sum(s, max, t, masked));
+  real next_maximum = max_of_next(next, masked);
   size_t i = 0;
   for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, &f, masked);
   if (i < s->length) log_vector(s, out, i, s->length - i, &f, masked);
+  return next_maximum;
 }
 
-FSM_INLINE void logsumexp_row(const line *s, storage *out, const tempering *t, const bool masked) {
-  vec max = v_set1(row_max(s, masked));
-  *out = (storage)v_first(log_sum_exp(max, row_log_of_sum(s, max, t, masked)));
+FSM_INLINE real logsumexp_row(const line *s, storage *out, const tempering *t, real row_maximum,
+                              const line *next, const bool masked) {
+  vec max = v_set1(row_maximum);
+  vec result = log_sum_exp(max, row_log_of_sum(s, max, t, masked));
+  real next_maximum = max_of_next(next, masked);
+  *out = (storage)v_first(result);
+  return next_maximum;
 }
 
 static inline line row_of(const fsm_slices *s, size_t outer) {
@@ -132,19 +161,29 @@ static inline line row_of(const fsm_slices *s, size_t outer) {
   return row;
 }
 
-typedef void row_kernel(const line *row, storage *out, const tempering *t, const bool masked);
+typedef real row_kernel(const line *row, storage *out, const tempering *t, real row_maximum,
+                        const line *next, const bool masked);
 
-FSM_INLINE void for_each_row(const fsm_slices *s, row_kernel *kernel) {
+FSM_INLINE void for_each_row_if(const fsm_slices *s, row_kernel *kernel, const bool masked) {
+  if (s->outer == 0) return;
   tempering t = tempering_set1(tempering_of(1));
+  line row = row_of(s, 0);
+  real maximum = row_max(&row, masked);
   for (size_t outer = 0; outer < s->outer; outer++) {
-    line row = row_of(s, outer);
+    bool is_last = outer + 1 == s->outer;
+    line next = row_of(s, is_last ? outer : outer + 1);
     storage *out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
     if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
-    if (row.where)
-      kernel(&row, out, &t, true);
-    else
-      kernel(&row, out, &t, false);
+    maximum = kernel(&row, out, &t, maximum, is_last ? NULL : &next, masked);
+    row = next;
   }
+}
+
+FSM_INLINE void for_each_row(const fsm_slices *s, row_kernel *kernel) {
+  if (s->where)
+    for_each_row_if(s, kernel, true);
+  else
+    for_each_row_if(s, kernel, false);
 }
 
 static void softmax_rows(const fsm_slices *s) { for_each_row(s, softmax_row); }

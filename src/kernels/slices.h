@@ -34,7 +34,7 @@ FSM_INLINE void line_store(const line *s, storage *out, size_t i, size_t count, 
   if (masked) y = v_select(line_mask(s, i, count), y, v_set1(absent));
   if (count == LANES)
     v_store(out + i, y);
-  else
+  else if (count > 0)
     v_store_part(out + i, count, y);
 }
 

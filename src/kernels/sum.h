@@ -1,6 +1,5 @@
 /* Sums of terms that lose nothing, however long the slice is and however its terms differ: they are
- * kept in lanes of double for float, and for double in hi + lo lanes that also take in what
- * rounding cost the term. */
+ * kept in lanes of double for float, and for double in hi + lo lanes. */
 #ifndef FSM_KERNELS_SUM_H
 #define FSM_KERNELS_SUM_H
 
@@ -58,12 +57,33 @@ FSM_INLINE wide wide_zero(void) {
   return w;
 }
 
-/* Add a term, of the given rounded value, where `skip` is not set. */
-FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
-  dvec_pair sum = add_exactly(w.hi, v_zero_where(skip, value));
-  vec rounded_off = v_zero_where(skip, v_fma(t.rise, t.slope, v_sub(t.scale, value)));
-  wide result = {sum.hi, d_add(w.lo, d_add(sum.lo, rounded_off))};
+FSM_INLINE wide wide_add(wide w, vec a) {
+  dvec_pair sum = add_exactly(w.hi, a);
+  wide result = {sum.hi, d_add(w.lo, sum.lo)};
   return result;
+}
+
+/* Add `count` vectors, 1 or BLOCK. Two at a time are added in real: that costs the sum half a unit
+ * in its last place at most, and nothing where they are equal or 0, and all errors would have one
+ * sign. */
+FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const bool whole) {
+  (void)whole;
+  if (count == 1) return wide_add(w, a[0]);
+  for (size_t k = 0; k < count; k += 2) w = wide_add(w, v_add(a[k], a[k + 1]));
+  return w;
+}
+
+/* Add the terms of `count` vectors where `skip` is not set, with what rounding has cost them. */
+FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const exp_frame *f,
+                               const size_t count, const bool whole) {
+  (void)whole;
+  for (size_t k = 0; k < count; k++) {
+    vec value = unfloored_value(&t[k]);
+    vec rounded_off = v_fma(t[k].rise, t[k].slope, v_sub(t[k].scale, value));
+    w = wide_add(w, v_zero_where(skip[k], v_sub(value, f->floor_value)));
+    w.lo = d_add(w.lo, v_zero_where(skip[k], rounded_off));
+  }
+  return w;
 }
 
 FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
@@ -95,12 +115,29 @@ typedef doubles wide;
 
 FSM_INLINE wide wide_zero(void) { return doubles_set1(0); }
 
-/* The rounding error of one term is below that of the result. */
-FSM_INLINE wide wide_add_unless(mask skip, wide w, exp_term t, vec value) {
-  (void)t;
-  doubles addend = widen(v_zero_where(skip, value));
+FSM_INLINE wide wide_add(wide w, vec a) {
+  doubles addend = widen(a);
   for (int p = 0; p < PARTS; p++) w.part[p] = d_add(w.part[p], addend.part[p]);
   return w;
+}
+
+/* Add `count` vectors, 1 or BLOCK. Four at a time are added in real: that costs the sum a unit in
+ * its last place at most, and nothing where they are equal, and all errors would have one sign. If
+ * some are not `whole` but end in zeros, two at a time. */
+FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const bool whole) {
+  if (count == 1) return wide_add(w, a[0]);
+  for (size_t k = 0; k < count; k += 4) {
+    vec first = v_add(a[k], a[k + 1]), second = v_add(a[k + 2], a[k + 3]);
+    w = whole ? wide_add(w, v_add(first, second)) : wide_add(wide_add(w, first), second);
+  }
+  return w;
+}
+
+FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const exp_frame *f,
+                               const size_t count, const bool whole) {
+  vec value[BLOCK];
+  for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k], f));
+  return wide_add_values(w, value, count, whole);
 }
 
 FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
@@ -113,17 +150,16 @@ FSM_INLINE wide wide_load(const double hi[LANES], const double lo[LANES]) {
 }
 
 FSM_INLINE wide wide_reduce(wide w) {
-  double lanes[DOUBLE_LANES], sum = 0;
-  d_store(lanes, d_add(w.part[0], w.part[1]));
-  for (size_t k = 0; k < DOUBLE_LANES; k++) sum += lanes[k];
-  return doubles_set1(sum);
+  return doubles_set1(d_reduce_add(d_add(w.part[0], w.part[1])));
 }
 
 #endif
 
-/* The terms of a slice. Those equal to the maximum are counted instead of added: what they sum to
- * is known to more than the precision of the others, so the error of the sum is only that of its
- * lesser part, and a sum that is nearly 1 keeps the digits of its logarithm. */
+/* The sum of a slice's terms. For a logarithm, those equal to the maximum are counted instead of
+ * added: what they sum to is known to more than the precision of the others, so the error of the
+ * sum is only that of its lesser part, and a sum that is nearly 1 keeps the digits of its
+ * logarithm. Softmax takes all terms as it has stored them, so that equal ones get exactly equal
+ * shares of 1. */
 typedef struct {
   doubles ties;
   wide rest;

@@ -11,6 +11,9 @@
 typedef __m256d dvec;
 enum { DOUBLE_LANES = 4 };
 
+/* How many vectors to work on at a time: a power of two, as many as the registers hold. */
+enum { BLOCK = 4 };
+
 static inline dvec d_set1(double a) { return _mm256_set1_pd(a); }
 static inline dvec d_load(const double *p) { return _mm256_loadu_pd(p); }
 static inline void d_store(double *p, dvec a) { _mm256_storeu_pd(p, a); }
@@ -20,9 +23,9 @@ static inline dvec d_mul(dvec a, dvec b) { return _mm256_mul_pd(a, b); }
 static inline dvec d_div(dvec a, dvec b) { return _mm256_div_pd(a, b); }
 static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
-
-static inline dvec d_if_zero(dvec test, dvec a, dvec b) {
-  return _mm256_blendv_pd(b, a, _mm256_cmp_pd(test, _mm256_setzero_pd(), _CMP_EQ_OQ));
+static inline double d_reduce_add(dvec a) {
+  __m128d half = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
 }
 
 static inline __m256i bits_of(dvec a) { return _mm256_castpd_si256(a); }
@@ -61,6 +64,7 @@ static inline vec v_load_real(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store_real(real *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
+static inline vec v_stored(vec a) { return a; }
 
 /* Lanes below n, for n in 0..8: a window into eight set and eight clear words. */
 static inline __m256i lanes_below(size_t n) {
@@ -71,8 +75,12 @@ static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   __m256i valid = lanes_below(n);
   return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, valid), _mm256_castsi256_ps(valid));
 }
-/* For n below 8, in pieces: a masked store costs tens of cycles on several AMD processors. */
+/* In pieces: a masked store costs tens of cycles on several AMD processors. */
 static inline void v_store_part(storage *p, size_t n, vec a) {
+  if (n & 8) {
+    _mm256_storeu_ps(p, a);
+    return;
+  }
   __m128 rest = _mm256_castps256_ps128(a);
   if (n & 4) {
     _mm_storeu_ps(p, rest);
@@ -93,8 +101,17 @@ static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_mul_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+
+#define TABLE_BITS 3
+static inline vec v_lookup(const uint32_t table[8], vec index) {
+  return _mm256_permutevar8x32_ps(_mm256_loadu_ps((const float *)table),
+                                  _mm256_castps_si256(index));
+}
 static inline vec v_shift_to_exponent(vec a) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23 - TABLE_BITS));
+}
+static inline vec v_bits_add(vec a, vec b) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
 }
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
@@ -128,10 +145,8 @@ static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm256_sub_epi32(count, _mm256_castps_si256(m));
 }
-static inline double v_count_reduce(vcount count) {
-  __m128i c = _mm_add_epi32(_mm256_castsi256_si128(count), _mm256_extracti128_si256(count, 1));
-  c = _mm_add_epi32(c, _mm_unpackhi_epi64(c, c));
-  return (double)(uint32_t)_mm_cvtsi128_si32(c) + (double)(uint32_t)_mm_extract_epi32(c, 1);
+static inline size_t v_count_true(mask m) {
+  return (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_ps(m));
 }
 static inline dvec v_count_part(vcount count, int part) {
   return _mm256_cvtepi32_pd(part ? _mm256_extracti128_si256(count, 1)
@@ -167,6 +182,7 @@ typedef __m256i vcount;
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_pd(p, a); }
+static inline vec v_stored(vec a) { return a; }
 
 static inline __m256i lanes_below(size_t n) {
   static const int64_t window[8] = {-1, -1, -1, -1};
@@ -177,6 +193,10 @@ static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   return _mm256_blendv_pd(fill, _mm256_maskload_pd(p, valid), _mm256_castsi256_pd(valid));
 }
 static inline void v_store_part(storage *p, size_t n, vec a) {
+  if (n & 4) {
+    _mm256_storeu_pd(p, a);
+    return;
+  }
   __m128d rest = _mm256_castpd256_pd128(a);
   if (n & 2) {
     _mm_storeu_pd(p, rest);
@@ -187,7 +207,19 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
 }
 
 static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
-static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
+
+#define TABLE_BITS 2
+/* In halves: words 2*index and 2*index + 1 of the table. */
+static inline vec v_lookup(const uint64_t table[4], vec index) {
+  __m256i twice = _mm256_add_epi32(bits_of(index), bits_of(index));
+  __m256i first = _mm256_shuffle_epi32(twice, 0xa0);
+  __m256i words = _mm256_or_si256(first, bits_set1((uint64_t)1 << 32));
+  return with_bits(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), words));
+}
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52 - TABLE_BITS); }
+static inline vec v_bits_add(vec a, vec b) {
+  return with_bits(_mm256_add_epi64(bits_of(a), bits_of(b)));
+}
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
@@ -211,9 +243,8 @@ static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm256_sub_epi64(count, bits_of(m));
 }
-static inline double v_count_reduce(vcount count) {
-  __m128i c = _mm_add_epi64(_mm256_castsi256_si128(count), _mm256_extracti128_si256(count, 1));
-  return (double)(_mm_cvtsi128_si64(c) + _mm_extract_epi64(c, 1));
+static inline size_t v_count_true(mask m) {
+  return (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_pd(m));
 }
 /* Exact below 2^52: the count is made the mantissa of 2^52 + count. */
 static inline dvec v_count_part(vcount count, int part) {

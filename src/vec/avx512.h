@@ -12,6 +12,9 @@
 typedef __m512d dvec;
 enum { DOUBLE_LANES = 8 };
 
+/* How many vectors to work on at a time: a power of two, as many as the registers hold. */
+enum { BLOCK = 8 };
+
 static inline dvec d_set1(double a) { return _mm512_set1_pd(a); }
 static inline dvec d_load(const double *p) { return _mm512_loadu_pd(p); }
 static inline void d_store(double *p, dvec a) { _mm512_storeu_pd(p, a); }
@@ -21,9 +24,7 @@ static inline dvec d_mul(dvec a, dvec b) { return _mm512_mul_pd(a, b); }
 static inline dvec d_div(dvec a, dvec b) { return _mm512_div_pd(a, b); }
 static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
-static inline dvec d_if_zero(dvec test, dvec a, dvec b) {
-  return _mm512_mask_mov_pd(b, _mm512_cmp_pd_mask(test, _mm512_setzero_pd(), _CMP_EQ_OQ), a);
-}
+static inline double d_reduce_add(dvec a) { return _mm512_reduce_add_pd(a); }
 
 static inline __m512i bits_of(dvec a) { return _mm512_castpd_si512(a); }
 static inline dvec with_bits(__m512i bits) { return _mm512_castsi512_pd(bits); }
@@ -61,6 +62,7 @@ static inline vec v_load_real(const real *p) { return _mm512_loadu_ps(p); }
 static inline void v_store_real(real *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline vec v_load(const storage *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline vec v_stored(vec a) { return a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   return _mm512_mask_loadu_ps(fill, lanes_below(n), p);
 }
@@ -74,8 +76,16 @@ static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec v_mul_add(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+
+#define TABLE_BITS 4
+static inline vec v_lookup(const uint32_t table[16], vec index) {
+  return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_loadu_ps(table));
+}
 static inline vec v_shift_to_exponent(vec a) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23 - TABLE_BITS));
+}
+static inline vec v_bits_add(vec a, vec b) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 
 static inline mask v_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
@@ -108,11 +118,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi32(count, m, count, _mm512_set1_epi32(1));
 }
-static inline double v_count_reduce(vcount count) {
-  __m512i wide = _mm512_add_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(count)),
-                                  _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(count, 1)));
-  return (double)_mm512_reduce_add_epi64(wide);
-}
+static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return _mm512_cvtepu32_pd(part ? _mm512_extracti32x8_epi32(count, 1)
                                  : _mm512_castsi512_si256(count));
@@ -153,6 +159,7 @@ static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
 
 static inline vec v_load(const storage *p) { return _mm512_loadu_pd(p); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline vec v_stored(vec a) { return a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   return _mm512_mask_loadu_pd(fill, lanes_below(n), p);
 }
@@ -162,7 +169,15 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
 
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
-static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
+
+#define TABLE_BITS 4
+static inline vec v_lookup(const uint64_t table[16], vec index) {
+  return _mm512_permutex2var_pd(_mm512_loadu_pd(table), bits_of(index), _mm512_loadu_pd(table + 8));
+}
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52 - TABLE_BITS); }
+static inline vec v_bits_add(vec a, vec b) {
+  return with_bits(_mm512_add_epi64(bits_of(a), bits_of(b)));
+}
 
 static inline mask v_equal(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
@@ -185,7 +200,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi64(count, m, count, _mm512_set1_epi64(1));
 }
-static inline double v_count_reduce(vcount count) { return (double)_mm512_reduce_add_epi64(count); }
+static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return (void)part, _mm512_cvtepi64_pd(count);
 }

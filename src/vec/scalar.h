@@ -14,6 +14,9 @@
 typedef double dvec;
 enum { DOUBLE_LANES = 1 };
 
+/* How many vectors to work on at a time. */
+enum { BLOCK = 4 };
+
 static inline dvec d_set1(double a) { return a; }
 static inline dvec d_load(const double *p) { return *p; }
 static inline void d_store(double *p, dvec a) { *p = a; }
@@ -25,8 +28,8 @@ static inline dvec d_fma(dvec a, dvec b, dvec c) { return fma(a, b, c); }
 /* As d_fma, but the product may be rounded too. */
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return a * b + c; }
 
-/* a where `test` is 0, else b. */
-static inline dvec d_if_zero(dvec test, dvec a, dvec b) { return test == 0 ? a : b; }
+/* The sum of the lanes. */
+static inline double d_reduce_add(dvec a) { return a; }
 
 /* Bit patterns as unsigned integers. */
 static inline uint64_t bits_of(double a) {
@@ -60,6 +63,8 @@ typedef int64_t vcount;
 
 static inline vec v_load(const storage *p) { return *p; }
 static inline void v_store(storage *p, vec a) { *p = (storage)a; }
+/* As a store and a load would leave it. */
+static inline vec v_stored(vec a) { return (storage)a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) { return n ? *p : fill; }
 static inline void v_store_part(storage *p, size_t n, vec a) {
   if (n) *p = (storage)a;
@@ -67,7 +72,15 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
 
 /* b where either is NaN. */
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
-static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52); }
+
+/* The low TABLE_BITS bits of `index` choose an entry. */
+#define TABLE_BITS 4
+static inline vec v_lookup(const uint64_t table[16], vec index) {
+  return with_bits(table[bits_of(index) & 15]);
+}
+/* Move the integer above those bits to the exponent, and those to the top of the mantissa. */
+static inline vec v_shift_to_exponent(vec a) { return d_bits_left(a, 52 - TABLE_BITS); }
+static inline vec v_bits_add(vec a, vec b) { return with_bits(bits_of(a) + bits_of(b)); }
 
 static inline mask v_equal(vec a, vec b) { return a == b; }
 static inline mask v_less(vec a, vec b) { return a < b; }
@@ -83,7 +96,7 @@ static inline real v_reduce_max(vec a) { return a; }
 
 static inline vcount v_count_zero(void) { return 0; }
 static inline vcount v_count_add(vcount count, mask m) { return count + m; }
-static inline double v_count_reduce(vcount count) { return (double)count; }
+static inline size_t v_count_true(mask m) { return m; }
 static inline dvec v_count_part(vcount count, int part) { return (void)part, (double)count; }
 
 #endif
