@@ -99,6 +99,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, not {options.threads}")
+    if options.record and options.threads != 1:
+        parser.error("--record is for one thread, which is what the documents say")
 
     everyone = contestants(options.threads)
     timings = list(compare(everyone, COMPARED))

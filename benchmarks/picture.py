@@ -40,16 +40,17 @@ def save(timings: Sequence[Timing], path: Path) -> None:
     figure = Figure(figsize=(12, 7.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     lengths = [timing.work.shape[-1] for timing in timings]
-    for name, style in STYLES.items():
+    for order, (name, style) in enumerate(STYLES.items()):
         if name in timings[0].seconds:
             axes.loglog(
                 lengths,
                 [timing.seconds[name] / math.prod(timing.work.shape) * 1e9 for timing in timings],
                 label=NAMES.get(name, name.replace("-", " ")),
+                zorder=len(STYLES) - order + 2,  # the first of them over the others
                 **{"linewidth": 2, "markersize": 9, **style},
             )
     work = timings[0].work
-    axes.set_title(f"{work.function}, {work.dtype}, along the last axis, one thread", fontsize=18)
+    axes.set_title(f"{work.function}, {work.dtype}, along the last axis", fontsize=18)
     axes.set_xlabel("length of a row [elements]", fontsize=17)
     axes.set_ylabel("time per element [ns]", fontsize=17)
     axes.tick_params(labelsize=16)
