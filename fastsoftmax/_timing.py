@@ -27,8 +27,10 @@ class Work(NamedTuple):
     axis: int
 
     def logits(self) -> Any:
-        rng = np.random.default_rng(0)
-        return 5 * rng.standard_normal(self.shape, dtype=np.dtype(self.dtype).type)
+        dtype = np.dtype(self.dtype)
+        drawn_as = np.promote_types(dtype, np.float32).type  # the generator has no float16
+        logits = 5 * np.random.default_rng(0).standard_normal(self.shape, drawn_as)
+        return logits.astype(dtype, copy=False)
 
     def __str__(self) -> str:
         return f"{self.function} {self.dtype} {self.shape} axis {self.axis}"

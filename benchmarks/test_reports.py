@@ -1,0 +1,73 @@
+"""That the scripts of this folder measure errors and judge targets rightly."""
+
+import numpy as np
+import pytest
+
+import accuracy
+import oracle
+import record
+import sweep
+import targets
+from fastsoftmax._timing import Timing
+
+
+@pytest.mark.parametrize("ulps", [0, 4, 100])
+def test_worst_error_is_that_of_the_worst_element(ulps):
+    x = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    exact = oracle.exact(x)
+
+    def contestant(function, x, axis):
+        wrong = exact.softmax.astype(x.dtype)
+        wrong[1, 2] += ulps * np.spacing(wrong[1, 2])
+        return lambda: wrong
+
+    # Half a ULP is the rounding; the largest may be just below a power of two, the other above it.
+    error = accuracy.worst_error(contestant, "softmax", x, exact)
+    assert ulps - 0.5 <= error <= ulps + 0.5
+
+
+def test_worst_error_of_nan_is_infinite():
+    x = np.zeros((2, 3), np.float32)
+    nan = np.full_like(x, np.nan)
+    error = accuracy.worst_error(lambda *_: lambda: nan, "softmax", x, oracle.exact(x))
+    assert error == np.inf
+
+
+@pytest.mark.parametrize("length", [2, sweep.LONG])
+def test_reference_of_the_sweep_is_exact_to_a_thousandth_of_an_ulp(length):
+    for block in sweep.blocks(every=512):
+        rows = sweep.with_zero(block[: sweep.LONG - 1], length)
+        exact = oracle.exact(rows)
+        for function, value in sweep.exact(rows).items():
+            expected = getattr(exact, function)
+            assert np.all(np.abs(value - expected) <= 1e-3 * oracle.ulp(expected, np.float32))
+            np.testing.assert_array_equal(sweep.ulp(value), oracle.ulp(value, np.float32))
+
+
+def test_targets_are_judged_by_the_ratio_to_the_peer():
+    target = targets.TARGETS[0]
+    seconds = {
+        "fastsoftmax-avx512": target.avx512 * 0.99,
+        "fastsoftmax-avx2": target.avx2 * 1.02,
+        target.peer: 1.0,
+        "scipy": 10.0,
+    }
+    _, row, scipy = targets.table([Timing(target.work, seconds)])
+    assert row[3].endswith(" met")
+    assert row[5].endswith(" missed")
+    assert scipy[2:] == ["0.02", "0.15 met", "0.03", "0.25 met"]
+    del seconds["fastsoftmax-avx512"]
+    _, row, _ = targets.table([Timing(target.work, seconds)])
+    assert row[2:4] == ["–", "0.20 not measured"]
+
+
+def test_put_replaces_its_block_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    document = tmp_path / "page.md"
+    document.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n", encoding="utf-8")
+    for _ in range(2):
+        record.put("page.md", "x", ["new \\1"])
+        wanted = "a\n<!-- x -->\n\nnew \\1\n\n<!-- end of x -->\nb\n"
+        assert document.read_text(encoding="utf-8") == wanted
+    with pytest.raises(ValueError, match=r"page\.md has 0 blocks called y"):
+        record.put("page.md", "y", [])
