@@ -28,11 +28,7 @@
 
 #include <math.h>
 
-#if defined(_MSC_VER)
-#define FSM_INLINE static __forceinline
-#else
-#define FSM_INLINE static inline __attribute__((always_inline))
-#endif
+#include "inline.h"
 
 enum { TABLE_SIZE = 1 << TABLE_BITS };
 

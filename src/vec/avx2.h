@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
+
 typedef __m256d dvec;
 enum { DOUBLE_LANES = 4 };
 
@@ -154,7 +156,7 @@ static inline dvec v_count_part(vcount count, int part) {
 }
 
 /* The transpose of LANES vectors, in place: pairs, quads, halves. */
-static inline void v_transpose(vec a[LANES]) {
+FSM_INLINE void v_transpose(vec a[LANES]) {
   vec pair[LANES], quad[LANES];
   for (int k = 0; k < 8; k += 2) {
     pair[k] = _mm256_unpacklo_ps(a[k], a[k + 1]);
@@ -252,7 +254,7 @@ static inline dvec v_count_part(vcount count, int part) {
   return d_sub(d_bits_or(with_bits(count), 0x4330000000000000), d_set1(0x1p52));
 }
 
-static inline void v_transpose(vec a[LANES]) {
+FSM_INLINE void v_transpose(vec a[LANES]) {
   vec pair[LANES];
   for (int k = 0; k < 4; k += 2) {
     pair[k] = _mm256_unpacklo_pd(a[k], a[k + 1]);

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
+
 /* Lanes of double. */
 typedef double dvec;
 enum { DOUBLE_LANES = 1 };
@@ -89,7 +91,7 @@ static inline vec v_select(mask m, vec a, vec b) { return m ? a : b; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }
 static inline bool v_all(mask m) { return m; }
 
-static inline void v_transpose(vec a[LANES]) { (void)a; }
+FSM_INLINE void v_transpose(vec a[LANES]) { (void)a; }
 
 static inline real v_first(vec a) { return a; }
 static inline real v_reduce_max(vec a) { return a; }
