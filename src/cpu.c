@@ -18,19 +18,21 @@ typedef struct {
 } cpuid_words;
 
 /* All zeros for a leaf that the processor does not know. */
-static cpuid_words cpuid(uint32_t leaf) {
+static cpuid_words cpuid_part(uint32_t leaf, uint32_t part) {
   cpuid_words w = {0, 0, 0, 0};
 #if defined(_MSC_VER)
   int words[4];
-  __cpuid(words, 0);
+  __cpuid(words, (int)(leaf & 0x80000000));
   if ((uint32_t)words[0] < leaf) return w;
-  __cpuidex(words, (int)leaf, 0);
+  __cpuidex(words, (int)leaf, (int)part);
   memcpy(&w, words, sizeof w);
 #else
-  if (!__get_cpuid_count(leaf, 0, &w.eax, &w.ebx, &w.ecx, &w.edx)) memset(&w, 0, sizeof w);
+  if (!__get_cpuid_count(leaf, part, &w.eax, &w.ebx, &w.ecx, &w.edx)) memset(&w, 0, sizeof w);
 #endif
   return w;
 }
+
+static cpuid_words cpuid(uint32_t leaf) { return cpuid_part(leaf, 0); }
 
 static uint64_t saved_registers(void) {
 #if defined(_MSC_VER)
@@ -70,8 +72,31 @@ bool fsm_cpu_has_avx512(void) {
                  LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL);
 }
 
+/* Intel describes its caches in leaf 4, AMD in leaf 0x8000001D, in the same words (AMD64 APM,
+ * volume 3, appendix E.4.15). */
+fsm_cache_sizes fsm_cpu_cache_sizes(void) {
+  enum { NO_CACHE = 0, INSTRUCTION_CACHE = 2, MOST_CACHES = 8 };
+  fsm_cache_sizes sizes = {0, 0};
+  uint32_t leaf = (cpuid(4).eax & 31) == NO_CACHE ? 0x8000001D : 4;
+  for (uint32_t part = 0; part < MOST_CACHES; part++) {
+    cpuid_words w = cpuid_part(leaf, part);
+    uint32_t type = w.eax & 31, level = w.eax >> 5 & 7;
+    if (type == NO_CACHE) break;
+    if (type == INSTRUCTION_CACHE) continue;
+    size_t line = (w.ebx & 0xfff) + 1, partitions = (w.ebx >> 12 & 0x3ff) + 1;
+    size_t ways = (w.ebx >> 22) + 1, bytes = line * partitions * ways * ((size_t)w.ecx + 1);
+    if (level == 2) sizes.second = bytes;
+    sizes.last = bytes;
+  }
+  return sizes;
+}
+
 #else
 
+fsm_cache_sizes fsm_cpu_cache_sizes(void) {
+  fsm_cache_sizes unknown = {0, 0};
+  return unknown;
+}
 bool fsm_cpu_has_avx512(void) { return false; }
 bool fsm_cpu_has_avx2(void) { return false; }
 

@@ -4,8 +4,16 @@
 #define FSM_CPU_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 bool fsm_cpu_has_avx2(void);   /* AVX2 and FMA */
 bool fsm_cpu_has_avx512(void); /* these, and AVX-512 F, DQ, BW and VL */
+
+/* Bytes of the second-level cache and of the last, as seen by one core; 0 if not known. Asking may
+ * take microseconds on a virtual machine. */
+typedef struct {
+  size_t second, last;
+} fsm_cache_sizes;
+fsm_cache_sizes fsm_cpu_cache_sizes(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array.
  *
- * The library never allocates, never fails and keeps no state: it is handed valid pointers and
- * extents. */
+ * The library never fails and keeps no state: it is handed valid pointers and extents. It allocates
+ * nothing but scratch for one row of a large array, and does without if it cannot. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 

@@ -119,8 +119,7 @@ FSM_INLINE void scale_step(tile *t, size_t row, const size_t rows, size_t v, siz
     storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
     line s = tile_row(t, out, 0, row + k);
     vec term = line_load(&s, v * LANES, width, false);
-    vec y = v_fma(term, scale.hi, v_mul(term, scale.lo));
-    line_store(&s, out, v * LANES, width, y, 0, masked);
+    line_store(&s, out, v * LANES, width, scaled(term, scale), 0, masked);
   }
 }
 

@@ -116,6 +116,11 @@ FSM_INLINE vec_pair scale_of(const wide *sum, vec max) {
   return scale;
 }
 
+/* What softmax's last pass makes of a term. */
+FSM_INLINE vec scaled(vec term, vec_pair scale) {
+  return v_fma(term, scale.hi, v_mul(term, scale.lo));
+}
+
 /* What log-softmax's last pass takes: (x - max)*inverse - log_sum. */
 typedef struct {
   vec max;

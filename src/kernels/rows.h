@@ -30,6 +30,7 @@ typedef struct {
   const exp_frame *frame;
   vec max;
   storage *terms;
+  const storage *next; /* what to fetch into the cache meanwhile */
 } term_pass;
 
 /* What it does; constants wherever it is inlined. */
@@ -37,6 +38,7 @@ typedef struct {
   bool masked;
   bool shifted; /* the frame has an origin other than 0 */
   bool stores;  /* the terms are stored, for softmax */
+  bool fetches; /* as much of p->next is fetched as there is of the row */
 } term_flags;
 
 typedef struct {
@@ -56,6 +58,7 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
     left -= width[k];
     x[k] = line_load(p->row, i + k * LANES, width[k], flags.masked);
     shifted[k] = flags.shifted ? v_sub(x[k], p->frame->origin) : x[k];
+    if (flags.fetches && whole) v_fetch(p->next + i + k * LANES);
   }
   exp_terms(term, shifted, p->frame, count);
   if (flags.stores) {
@@ -87,9 +90,9 @@ FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
 /* The sum of a row's terms, which softmax also stores. */
 FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
                                  const bool stores, const bool masked) {
-  term_pass p = {s, f, max, terms};
-  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, stores});
-  return sum_of_row(&p, (term_flags){masked, true, stores});
+  term_pass p = {s, f, max, terms, NULL};
+  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, stores, false});
+  return sum_of_row(&p, (term_flags){masked, true, stores, false});
 }
 
 FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
@@ -102,8 +105,7 @@ FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, co
 
 FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
                              vec_pair scale, const bool masked) {
-  vec term = line_load(terms, i, width, false);
-  vec y = v_fma(term, scale.hi, v_mul(term, scale.lo));
+  vec y = scaled(line_load(terms, i, width, false), scale);
   line_store(terms, out, i, width, y, 0, masked);
 }
 

@@ -108,10 +108,8 @@ typedef struct {
 
 typedef vec batch_finish(vec column, const batch_frame *f);
 
-FSM_INLINE vec scaled(vec term, const batch_frame *f) {
-  return v_fma(term, f->scale.hi, v_mul(term, f->scale.lo));
-}
-FSM_INLINE vec log_shared(vec x, const batch_frame *f) { return log_share(x, &f->log); }
+FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) { return scaled(term, f->scale); }
+FSM_INLINE vec log_softmax_finish(vec x, const batch_frame *f) { return log_share(x, &f->log); }
 
 FSM_INLINE void batch_store_columns(const batch *b, storage *out, ptrdiff_t stride, size_t i,
                                     size_t width, batch_finish *finish, const batch_frame *f,
@@ -144,14 +142,14 @@ FSM_INLINE void softmax_batch(batch *b, storage *out, ptrdiff_t stride, const te
   exp_frame f = frame_of(max, t);
   term_sum sum = batch_sum(b, max, &f, true);
   batch_frame last = {.scale = scale_of(&sum.rest, max)};
-  batch_store(b, out, stride, scaled, &last, 0, masked);
+  batch_store(b, out, stride, softmax_finish, &last, 0, masked);
 }
 
 FSM_INLINE void log_softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
                                   const bool masked) {
   vec max = batch_max(b);
   batch_frame last = {.log = log_frame_of(max, t, batch_log_of_sum(b, max, t))};
-  batch_store(b, out, stride, log_shared, &last, -(real)INFINITY, masked);
+  batch_store(b, out, stride, log_softmax_finish, &last, -(real)INFINITY, masked);
 }
 
 FSM_INLINE void logsumexp_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,

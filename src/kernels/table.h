@@ -10,6 +10,7 @@
 #include "kernels/rows.h"
 #include "kernels/columns.h"
 #include "kernels/short_rows.h"
+#include "kernels/stream.h"
 
 /* One kernel for each regime. */
 FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
@@ -23,6 +24,7 @@ FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *sho
 }
 
 static void softmax(const fsm_slices *s) {
+  if (s->inner == 1 && softmax_streams(s)) return;
   by_regime(s, softmax_rows, softmax_short_rows, softmax_columns);
 }
 static void log_softmax(const fsm_slices *s) {

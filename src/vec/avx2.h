@@ -121,6 +121,7 @@ static inline mask v_less(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ)
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
+static inline void v_stream(storage *p, vec a) { _mm256_stream_ps(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   uint64_t bytes = 0;
   memcpy(&bytes, p, n);
@@ -228,6 +229,7 @@ static inline mask v_less(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ)
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_pd(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_pd(m) == 0xf; }
+static inline void v_stream(storage *p, vec a) { _mm256_stream_pd(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   uint32_t bytes = 0;
   memcpy(&bytes, p, n);
@@ -267,4 +269,8 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 }
 
 #endif
+
+static inline void v_finish_streams(void) { _mm_sfence(); }
+static inline void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
 #endif

@@ -96,6 +96,7 @@ static inline mask v_less(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_L
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_ps((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_ps(b, m, a); }
 static inline bool v_all(mask m) { return m == 0xffff; }
+static inline void v_stream(storage *p, vec a) { _mm512_stream_ps(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
   return _mm_test_epi8_mask(bytes, bytes);
@@ -187,6 +188,7 @@ static inline mask v_less(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_L
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_pd((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_pd(b, m, a); }
 static inline bool v_all(mask m) { return m == 0xff; }
+static inline void v_stream(storage *p, vec a) { _mm512_stream_pd(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
   return (mask)_mm_test_epi8_mask(bytes, bytes);
@@ -226,4 +228,8 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 }
 
 #endif
+
+static inline void v_finish_streams(void) { _mm_sfence(); }
+static inline void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
 #endif

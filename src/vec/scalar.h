@@ -91,6 +91,12 @@ static inline vec v_select(mask m, vec a, vec b) { return m ? a : b; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }
 static inline bool v_all(mask m) { return m; }
 
+/* Store past the caches, to an address that is a multiple of the vector's size. */
+static inline void v_stream(storage *p, vec a) { *p = (storage)a; }
+static inline void v_finish_streams(void) {}
+/* Bring the line of an address, which need not be valid, into the second-level cache. */
+static inline void v_fetch(const storage *p) { (void)p; }
+
 FSM_INLINE void v_transpose(vec a[LANES]) { (void)a; }
 
 static inline real v_first(vec a) { return a; }
