@@ -1,10 +1,12 @@
 """Softmax, log-softmax and log-sum-exp for NumPy arrays on the CPU, fast and right to a few ULP."""
 
+from fastsoftmax import calibration
 from fastsoftmax._config import show_config
 from fastsoftmax._functions import IN_FORCE as _IN_FORCE
 
 __all__ = [
     "__version__",
+    "calibration",
     "cross_entropy",
     "log_softmax",
     "log_softmax_backward",

@@ -4,8 +4,11 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastsoftmax import calibration
+
 __all__ = [
     "__version__",
+    "calibration",
     "cross_entropy",
     "log_softmax",
     "log_softmax_backward",
