@@ -55,7 +55,7 @@ def fit_temperature(
         If an argument has the wrong shape; if a logit is not finite, or a weight negative or not
         finite; if the labels are all of one class; if no temperature is the best: where every label
         has the largest logit of its sample, the loss falls as the temperature goes to 0, and where
-        the logits tell nothing, or the opposite, it falls as the temperature grows.
+        the logits tell nothing, or the opposite, it falls as the temperature grows, or is constant.
     IndexError
         If a label is not a class.
 
@@ -109,6 +109,8 @@ def fit_temperature(
     values = np.ldexp(values, -exponent)
     values -= np.take_along_axis(values, of_samples[:, np.newaxis], axis=1)
     weight = weight / weight.max()
+    if (values == 0).all():
+        raise ValueError("logits are equal within each sample: no temperature changes the loss")
     if (values.max(axis=1) <= 0).all():
         raise ValueError(
             "logits have the largest value of every sample at its label: "
@@ -125,7 +127,7 @@ def fit_temperature(
 def _best_scale(values: Array, weight: Array) -> float:
     """The b > 0 of least sum(weight * logsumexp(b * values)), which has a minimum there."""
     low, high, scale = 0.0, np.inf, 1.0
-    for _ in range(200):
+    while True:
         probabilities = IN_FORCE.softmax(scale * values, axis=1)
         mean = (probabilities * values).sum(axis=1)
         slope = weight @ mean
@@ -136,6 +138,8 @@ def _best_scale(values: Array, weight: Array) -> float:
             high = scale
         with np.errstate(all="ignore"):
             following = float(scale - slope / curvature)
+        if abs(following - scale) <= 1e-15 * scale:
+            break
         if not low < following < high:
             if high == np.inf:
                 following = 4 * scale
@@ -143,8 +147,8 @@ def _best_scale(values: Array, weight: Array) -> float:
                 following = scale / 4
             else:
                 following = low + (high - low) / 2
-        if abs(following - scale) <= 1e-15 * scale:
-            break
+                if following in (low, high):
+                    break
         scale = following
     return scale
 

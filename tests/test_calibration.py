@@ -143,7 +143,7 @@ FIT_ERRORS = {
         "logits .*lower the temperature",
     ),
     "opposed": ({"logits": -SEPARABLE}, ValueError, "logits .*higher the temperature"),
-    "equal logits": ({"logits": np.ones((20, 3))}, ValueError, "logits .*temperature"),
+    "equal logits": ({"logits": np.ones((20, 3))}, ValueError, "logits are equal within each"),
     "labels of one class": ({"labels": np.ones(20, int)}, ValueError, "labels are all 1"),
     "one class": ({"logits": LOGITS[:, :1], "labels": 0 * LABELS}, ValueError, "two classes"),
     "no samples": ({"logits": LOGITS[:0], "labels": LABELS[:0]}, ValueError, r"shape \(0, 3\)"),
