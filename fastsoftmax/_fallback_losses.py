@@ -131,13 +131,10 @@ def _widened(part: Array) -> Array:
 
 
 def _weighted_parts(part: Array, class_weight: Array | None, label_smoothing: float) -> Array:
-    """Targets, smoothed and times the weights of their classes, rounded once."""
+    """Targets, smoothed and times the weights of their classes, to within an ULP."""
     if label_smoothing:
         smoothing = part.dtype.type(label_smoothing)
-        kept = 1 - smoothing
-        lost = part * ((1 - kept) - smoothing)
-        part, tail = _compensated.product(part, kept)
-        tail += lost
+        part, tail = _compensated.product(part, 1 - smoothing)
         part, error = _compensated.difference(part, -smoothing / part.shape[1])
         tail += error
     else:
