@@ -1,11 +1,30 @@
 from collections.abc import Sequence
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["__version__", "log_softmax", "logsumexp", "show_config", "softmax"]
+from fastsoftmax import calibration
+
+__all__ = [
+    "__version__",
+    "calibration",
+    "cross_entropy",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "nll_loss",
+    "predict",
+    "show_config",
+    "softmax",
+    "softmax_backward",
+    "softmax_grad_hess",
+    "softmax_logsumexp",
+    "top_k",
+]
 
 _Axis: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | None
+_Reduction: TypeAlias = Literal["mean", "sum", "none"]
 _Out = TypeVar("_Out", bound=NDArray[Any])
 
 __version__: str
@@ -100,6 +119,117 @@ def logsumexp(
     dtype: DTypeLike | None = None,
     out: NDArray[Any] | None = None,
 ) -> tuple[Any, Any]: ...
+@overload
+def softmax_logsumexp(
+    x: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    out: None = None,
+) -> tuple[Any, Any]: ...
+@overload
+def softmax_logsumexp(
+    x: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    out: _Out,
+) -> tuple[_Out, Any]: ...
+@overload
+def predict(
+    logits: ArrayLike,
+    axis: SupportsIndex | None = -1,
+    *,
+    return_confidence: Literal[False] = False,
+) -> Any: ...
+@overload
+def predict(
+    logits: ArrayLike,
+    axis: SupportsIndex | None = -1,
+    *,
+    return_confidence: Literal[True],
+) -> tuple[Any, Any]: ...
+def top_k(
+    logits: ArrayLike,
+    k: SupportsIndex,
+    axis: SupportsIndex | None = -1,
+    *,
+    log: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.intp]]: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: SupportsIndex = -1,
+    ignore_index: SupportsIndex = -100,
+    label_smoothing: float = 0.0,
+    reduction: _Reduction = "mean",
+    return_grad: Literal[False] = False,
+) -> Any: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: SupportsIndex = -1,
+    ignore_index: SupportsIndex = -100,
+    label_smoothing: float = 0.0,
+    reduction: _Reduction = "mean",
+    return_grad: Literal[True],
+) -> tuple[Any, NDArray[Any]]: ...
+def nll_loss(
+    log_probs: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: SupportsIndex = -1,
+    ignore_index: SupportsIndex = -100,
+    reduction: _Reduction = "mean",
+) -> Any: ...
+@overload
+def softmax_backward(
+    grad: ArrayLike,
+    y: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    out: None = None,
+) -> Any: ...
+@overload
+def softmax_backward(
+    grad: ArrayLike,
+    y: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    out: _Out,
+) -> _Out: ...
+@overload
+def log_softmax_backward(
+    grad: ArrayLike,
+    log_y: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    out: None = None,
+) -> Any: ...
+@overload
+def log_softmax_backward(
+    grad: ArrayLike,
+    log_y: ArrayLike,
+    axis: _Axis = -1,
+    *,
+    out: _Out,
+) -> _Out: ...
+def softmax_grad_hess(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    factor: float | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload

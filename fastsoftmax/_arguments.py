@@ -1,9 +1,10 @@
 """What the functions accept: each argument is checked and brought to its one form here."""
 
+import operator
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 DType = np.dtype[Any]
@@ -34,6 +35,11 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes if ndim else ()  # NumPy, too, lets a scalar have an axis 0
 
 
+def as_axis(axis: Any, ndim: int) -> int:
+    """The one axis along which the classes lie, counted from the front."""
+    return normalize_axis_index(as_integer("axis", axis), ndim)
+
+
 def float_dtype(name: str, dtype: DType) -> DType:
     """The native floating or complex dtype in which an argument of this dtype takes part."""
     if _is_bfloat16(dtype):
@@ -44,6 +50,27 @@ def float_dtype(name: str, dtype: DType) -> DType:
     if dtype.kind in "biu" and issubclass(dtype.type, (np.integer, np.bool_)):
         return np.dtype(np.float64)
     raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
+
+
+def real_dtype(name: str, dtype: DType) -> DType:
+    """`float_dtype` for a function that complex numbers do not have."""
+    natural = float_dtype(name, dtype)
+    if natural.kind == "c":
+        raise TypeError(f"{name} has dtype {dtype}, need real numbers")
+    return natural
+
+
+def common_real_dtype(first: DType, second: DType) -> DType:
+    """The dtype of a function of two arrays of these real dtypes."""
+    try:
+        return real_dtype("", np.result_type(first, second))
+    except TypeError:
+        # bfloat16 has no common dtype with float16, but float32 has.
+        return np.promote_types(_at_least_float32(first), _at_least_float32(second))
+
+
+def is_floating(dtype: DType) -> bool:
+    return issubclass(dtype.type, np.floating) or _is_bfloat16(dtype)
 
 
 def as_terms(a: ArrayLike, b: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any] | None, DType]:
@@ -136,6 +163,85 @@ def as_temperature(
         raise ValueError(f"temperature must be positive and finite, got {values[is_wrong][0]}")
     slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
     return _broadcast("temperature", values, slices)
+
+
+def as_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def as_integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def as_count(name: str, value: Any, least: int, most: int | None = None) -> int:
+    count = as_integer(name, value)
+    if count < least or (most is not None and count > most):
+        wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {wanted}, got {count}")
+    return count
+
+
+def as_number(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def as_label_smoothing(value: Any) -> float:
+    smoothing = as_number("label_smoothing", value)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, got {value}")
+    return smoothing
+
+
+def as_factor(name: str, value: Any) -> float:
+    factor = as_number(name, value)
+    if not 0 < factor < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return factor
+
+
+def as_labels(
+    name: str,
+    labels: NDArray[Any],
+    shape: tuple[int, ...],
+    classes: int,
+    ignore_index: int | None = None,
+) -> NDArray[np.int64]:
+    """Class labels, one a slice, with -1 for those that are to be ignored."""
+    if not issubclass(labels.dtype.type, np.integer) or labels.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {labels.dtype}, need integers")
+    if labels.shape != shape:
+        raise ValueError(f"{name} has shape {labels.shape}, need {shape}: a label for each slice")
+    is_wrong = (labels < 0) | (labels >= classes)
+    is_ignored: Any = False if ignore_index is None else labels == ignore_index
+    is_wrong &= ~np.asarray(is_ignored)
+    if is_wrong.any():
+        wrong = f"{name} {labels[is_wrong][0]} is out of range for {classes} classes"
+        but = "" if ignore_index is None else f" and not ignore_index {ignore_index}"
+        raise IndexError(wrong + but)
+    return np.where(is_ignored, np.int64(-1), labels.astype(np.int64))
+
+
+def as_weight(
+    name: str, weight: ArrayLike | None, count: int, of: str, work: DType
+) -> NDArray[Any] | None:
+    """Non-negative weights, one for each of `count` (classes or samples), in float64 or wider."""
+    if weight is None:
+        return None
+    values = as_array(name, weight)
+    real_dtype(name, values.dtype)
+    if values.shape != (count,):
+        raise ValueError(f"{name} has shape {values.shape}, need ({count},): one for each {of}")
+    is_wrong = ~((values >= 0) & (values < np.inf))
+    if is_wrong.any():
+        raise ValueError(f"{name} must be finite and not negative, got {values[is_wrong][0]}")
+    return values.astype(np.promote_types(work, np.float64))
 
 
 def check_out(out: object, shape: tuple[int, ...], dtype: DType) -> NDArray[Any]:

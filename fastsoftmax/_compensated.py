@@ -25,6 +25,31 @@ def difference(a: Array, b: Array) -> tuple[Array, Array]:
     return head, tail
 
 
+def total(terms: Array, tails: Array | None = None) -> tuple[Array, Array]:
+    """The sum over axis 1 of terms + tails, to about twice the digits of the dtype."""
+    tail = np.zeros_like(terms) if tails is None else tails
+    tail = tail.sum(axis=1, keepdims=True)
+    while terms.shape[1] > 1:
+        half = terms.shape[1] // 2
+        head, errors = difference(terms[:, :half], -terms[:, -half:])
+        tail += errors.sum(axis=1, keepdims=True)
+        terms = np.concatenate((head, terms[:, half:-half]), axis=1)
+    return terms.sum(axis=1, keepdims=True), tail
+
+
+def product(a: Array, b: Array) -> tuple[Array, Array]:
+    """a * b, exactly, where the product of the smallest halves does not underflow."""
+    head = a * b
+    a_upper, b_upper = _upper_half(a), _upper_half(b)
+    a_lower, b_lower = a - a_upper, b - b_upper
+    tail = a_lower * b_lower - (
+        ((head - a_upper * b_upper) - a_lower * b_upper) - a_upper * b_lower
+    )
+    # An infinite factor has no halves.
+    np.copyto(tail, 0, where=~np.isfinite(tail))
+    return head, tail
+
+
 def quotient(head: Array, tail: Array, divisor: Array) -> tuple[Array, Array]:
     """(head + tail) / divisor, to about twice the digits of the dtype.
 

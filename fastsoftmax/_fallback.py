@@ -6,24 +6,17 @@ along as a second number: that of x - max, which the exponential would multiply 
 that of the division by the temperature.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsoftmax import _compensated, _complex
+from fastsoftmax import _complex, _exponents, _fallback_losses
 
 Array = NDArray[Any]
 
-# Elements worked on at a time: enough that NumPy's cost per call does not count, few enough that
-# the temporaries stay in the cache.
-_BLOCK = 1 << 15
-# Columns of a block, if there are that many: narrower ones would touch parts of cache lines.
-_COLUMNS = 16
 
-
-class Kernels:
+class Kernels(_fallback_losses.Kernels):
     """The interface of `_core.Kernels`, and beyond it longdouble, complex, any temperature."""
 
     def __init__(self, name: str = "numpy") -> None:
@@ -40,20 +33,15 @@ class Kernels:
         """Write softmax(x / temperature) over axis 1 to `out`; masked elements are 0."""
         if x.dtype.kind == "c":
             return _complex.softmax(x, out, temperature, where)
-        for block, _, head, tail in _exponents(x, temperature, where):
+        for block, _, head, tail in _exponents.exponents(x, temperature, where):
             terms = np.exp(head)
             if tail is None:
                 np.divide(
                     terms, terms.sum(axis=1, keepdims=True), out=out[block], casting="same_kind"
                 )
             else:
-                whole, fraction = _sum(terms, tail)
-                total = whole + fraction
-                terms /= total
-                # What the exponent and the sum were rounded by, as a relative correction.
-                tail -= (fraction - (total - whole)) / total
-                tail *= terms
-                np.add(terms, tail, out=out[block])
+                total = _exponents.total(terms, tail)
+                _exponents.store(*_exponents.shares(terms, tail, *total), out[block])
         if where is not None:
             np.copyto(out, 0, where=~where)
 
@@ -68,15 +56,9 @@ class Kernels:
         """Write log(softmax(x / temperature)) over axis 1 to `out`; masked elements are -inf."""
         if x.dtype.kind == "c":
             return _complex.log_softmax(x, out, temperature, where)
-        for block, peak, head, tail in _exponents(x, temperature, where):
-            log_total = _log_sum(head, tail)
-            # Beside an infinity every finite element has the logarithm -inf, as head says.
-            np.copyto(log_total, 0, where=np.isinf(peak))
-            if tail is None:
-                np.subtract(head, log_total, out=out[block], casting="same_kind")
-            else:
-                tail -= log_total
-                np.add(head, tail, out=out[block])
+        for block, peak, head, tail in _exponents.exponents(x, temperature, where):
+            log_total = _exponents.log_sum(peak, head, tail)
+            _exponents.store(*_exponents.log_shares(head, tail, log_total), out[block])
         if where is not None:
             np.copyto(out, -np.inf, where=~where)
 
@@ -85,10 +67,58 @@ class Kernels:
         """Write log(sum(exp(x))) over axis 1 to `out`; masked elements count for nothing."""
         if x.shape[1] == 0:
             out.fill(-np.inf)
-        for block, peak, head, tail in _exponents(x, None, where):
-            log_total = _log_sum(head, tail)
-            np.copyto(log_total, 0, where=np.isinf(peak))
+        for block, peak, head, tail in _exponents.exponents(x, None, where):
+            log_total = _exponents.log_sum(peak, head, tail)
             np.add(peak, log_total, out=out[:, np.newaxis][block], casting="same_kind")
+
+    @np.errstate(all="ignore")
+    def softmax_logsumexp(
+        self, x: Array, out: Array, log_sum: Array, where: NDArray[np.bool_] | None
+    ) -> None:
+        """Write softmax(x) over axis 1 to `out`, and log(sum(exp(x))) to the 2-D `log_sum`."""
+        if x.shape[1] == 0:
+            log_sum.fill(-np.inf)
+        for block, peak, head, tail in _exponents.exponents(x, None, where):
+            terms = np.exp(head)
+            total = _exponents.total(terms, tail)
+            log_total = np.log1p(_exponents.all_but_one(head, tail, *total))
+            np.copyto(log_total, 0, where=np.isinf(peak))
+            _exponents.store(peak, log_total, log_sum[:, np.newaxis][block])
+            _exponents.store(*_exponents.shares(terms, tail, *total), out[block])
+        if where is not None:
+            np.copyto(out, 0, where=~where)
+
+    @np.errstate(all="ignore")
+    def predict(self, x: Array, index: NDArray[np.intp], confidence: Array | None) -> None:
+        """Write argmax(x) over axis 1, not empty, to the 2-D `index`, its softmax beside it."""
+        np.argmax(x, axis=1, out=index)
+        if confidence is None:
+            return
+        for block, _, head, tail in _exponents.exponents(x, None, None):
+            whole, fraction = _exponents.total(np.exp(head), tail)
+            ones, zeros = np.ones_like(whole), None if tail is None else np.zeros_like(whole)
+            largest = _exponents.shares(ones, zeros, whole, fraction)
+            _exponents.store(*largest, confidence[:, np.newaxis][block])
+
+    @np.errstate(all="ignore")
+    def top_k(self, x: Array, values: Array, indices: NDArray[np.intp], log: bool) -> None:
+        """Write the largest softmax or log-softmax values over axis 1, and where they stand.
+
+        `values` and `indices` are (outer, k, inner). The order is descending; equal logits are
+        in that of their indices, and NaN counts as the largest.
+        """
+        for block, peak, head, tail in _exponents.exponents(x, None, None):
+            chosen = _largest(x[block], values.shape[1])
+            indices[block] = chosen
+            head_of = np.take_along_axis(head, chosen, axis=1)
+            tail_of = None if tail is None else np.take_along_axis(tail, chosen, axis=1)
+            if log:
+                log_total = _exponents.log_sum(peak, head, tail)
+                result = _exponents.log_shares(head_of, tail_of, log_total)
+            else:
+                total = _exponents.total(np.exp(head), tail)
+                result = _exponents.shares(np.exp(head_of), tail_of, *total)
+            _exponents.store(*result, values[block])
 
     # There is no quicker way than the general one here.
 
@@ -102,97 +132,19 @@ class Kernels:
         return None
 
 
-def _exponents(
-    x: Array, temperature: NDArray[np.float64] | None, where: NDArray[np.bool_] | None
-) -> Iterator[tuple[tuple[slice, ...], Array, Array, Array | None]]:
-    """Go through x in blocks: where one is, its maxima, and (x - maximum) / temperature in it.
-
-    The latter comes as head + tail, or without a tail where the head is exact enough.
-    """
-    for block in _blocks(x.shape):
-        part = x[block] if where is None else np.where(where[block], x[block], -np.inf)
-        divisor = None if temperature is None else temperature[:, np.newaxis][block]
-        if x.dtype == np.float32:
-            head = part.astype(np.float64)
-            peak = head.max(axis=1, keepdims=True)
-            head -= peak
-            if divisor is not None:
-                head /= divisor
-            yield block, peak, head, None
-        else:
-            peak = part.max(axis=1, keepdims=True)
-            if divisor is None:
-                yield block, peak, *_compensated.difference(part, peak)
-            else:
-                yield block, peak, *_tempered_difference(part, peak, divisor.astype(x.dtype))
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Cut (outer, length, inner) into blocks of whole slices."""
-    if 0 in shape:
-        return
-    outer, length, inner = shape
-    columns = min(inner, max(_COLUMNS, _BLOCK // length))
-    rows = max(1, _BLOCK // (length * columns))
-    for i in range(0, outer, rows):
-        for j in range(0, inner, columns):
-            yield slice(i, i + rows), slice(None), slice(j, j + columns)
-
-
-def _tempered_difference(x: Array, peak: Array, temperature: Array) -> tuple[Array, Array]:
-    """(x - peak) / temperature as head + tail, whatever their magnitudes."""
-    # Powers of two bring the temperature near 1. A large one is taken out before the subtraction,
-    # which could overflow; a small one after it, for the same reason.
-    exponent = np.clip(np.frexp(temperature)[1], -1000, 1000)
-    down = np.ldexp(x.dtype.type(1), -np.maximum(exponent, 0))
-    up = np.ldexp(x.dtype.type(1), -np.minimum(exponent, 0))
-    head, tail = _compensated.difference(x * down, peak * down)
-    head *= up
-    tail *= up
-    return _compensated.quotient(head, tail, np.ldexp(temperature, -exponent))
-
-
-def _sum(terms: Array, corrections: Array | None) -> tuple[Array, Array]:
-    """Sum terms * (1 + corrections) over axis 1, the terms in [0, 1], as whole + fraction.
-
-    Each term is cut at a place that all share, low enough for the sum of the upper parts to be
-    exact in whatever order NumPy adds them. So whole - 1 is the sum without a largest term, 1, and
-    terms of any smallness keep their digits in `fraction`.
-    """
-    length = terms.shape[1]
-    # Adding and subtracting this rounds to multiples of its last digit.
-    cut = 1.5 * 2.0 ** (length - 1).bit_length()
-    upper = terms + cut
-    upper -= cut
-    whole = upper.sum(axis=1, keepdims=True)
-    lower = np.subtract(terms, upper, out=upper)
-    if corrections is not None:
-        lower += terms * corrections
-    return whole, _pairwise_sum(lower)
-
-
-def _pairwise_sum(terms: Array) -> Array:
-    """Sum over axis 1 by halving, in place; NumPy would add the rows of a block one by one."""
-    length = terms.shape[1]
-    while length > 8:
-        half = length // 2
-        terms[:, :half] += terms[:, length - half : length]
-        length -= half
-    total: Array = terms[:, :length].sum(axis=1, keepdims=True)
-    return total
-
-
-def _log_sum(head: Array, tail: Array | None) -> Array:
-    """log of the sum of exp(head + tail) over axis 1, to full relative precision near 0."""
-    whole, fraction = _sum(np.exp(head), tail)
-    rest = whole - 1
-    rest += fraction
-    is_tiny = (rest > 0) & (rest < 2.0**20 * np.finfo(rest.dtype).smallest_normal)
-    if is_tiny.any():
-        # Among its terms are denormal ones, which have lost digits: sum them enlarged by e^64.
-        terms = np.where(head < 0, np.exp(head + 64), 0)
-        if tail is not None:
-            terms += terms * tail
-        np.copyto(rest, _pairwise_sum(terms) * np.exp(head.dtype.type(-64)), where=is_tiny)
-    log_sum: Array = np.log1p(rest)
-    return log_sum
+def _largest(x: Array, k: int) -> NDArray[np.intp]:
+    """Where the k largest elements over axis 1 stand, in descending order, equal ones in theirs."""
+    rows = np.moveaxis(x, 1, -1)
+    if k == 0 or np.isnan(rows).any():
+        order = np.lexsort((-rows, ~np.isnan(rows)))[..., :k]
+    else:
+        length = rows.shape[-1]
+        least = np.partition(rows, length - k)[..., length - k, np.newaxis]
+        is_equal = rows == least
+        is_taken = rows > least
+        missing = k - is_taken.sum(axis=-1, keepdims=True)
+        is_taken |= is_equal & (is_equal.cumsum(axis=-1) <= missing)
+        taken = is_taken.nonzero()[-1].reshape(*rows.shape[:-1], k)
+        descending = np.argsort(-np.take_along_axis(rows, taken, -1), axis=-1, kind="stable")
+        order = np.take_along_axis(taken, descending, -1)
+    return np.moveaxis(order, -1, 1)

@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastsoftmax import _arguments, _backend, _weighted
+from fastsoftmax._decisions import Decisions
+from fastsoftmax._front import Place, array_or_scalar, as_source, reduced_shape, rounded
 from fastsoftmax._layout import Layout
+from fastsoftmax._losses import Losses
 
 Array = NDArray[Any]
 
 
-class Functions:
+class Functions(Decisions, Losses):
     """The public functions on one backend."""
-
-    def __init__(self, kernels: _backend.Kernels) -> None:
-        self._kernels = kernels
-        self._fallback = _backend.get("numpy")
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # The package's own functions are those of the place where they are unpickled.
@@ -301,6 +300,91 @@ class Functions:
                 return result
         return self._reduce(a, axis, b, keepdims, return_sign, where, dtype, out)
 
+    def softmax_logsumexp(
+        self,
+        x: ArrayLike,
+        axis: Any = -1,
+        *,
+        where: ArrayLike | None = None,
+        dtype: DTypeLike | None = None,
+        out: Array | None = None,
+    ) -> tuple[Any, Any]:
+        r"""Softmax and log-sum-exp of the elements along an axis, of one exponentiation.
+
+        Parameters
+        ----------
+        x : array_like
+            The logits: real numbers. Integers and bools are taken as float64.
+        axis : int, tuple of ints or None, optional
+            The axis or axes that are normalised together, the last by default; None stands for all.
+        where : array_like of bool, optional
+            Elements to include, broadcast to the shape of `x`. The others are 0 in the softmax and
+            do not contribute to the sum, whatever their value, NaN included.
+        dtype : dtype_like, optional
+            The floating dtype of the results; by default that of `x`. The work is done in the wider
+            of the two, float16 and bfloat16 in float32, and rounded once.
+        out : ndarray, optional
+            Where to write the softmax: of its shape and dtype. It may be `x` itself or overlap it.
+
+        Returns
+        -------
+        softmax : ndarray or scalar
+            `out` if it is given, else a new array of the shape and memory layout of `x`, or a
+            NumPy scalar if `x` is one.
+        logsumexp : ndarray or scalar
+            An array without the reduced axes, or a NumPy scalar if no axis is left.
+
+        Raises
+        ------
+        TypeError
+            If `x` does not consist of real numbers or is a masked array or a matrix; if `where` is
+            not boolean, or `dtype` not floating; if `out` has another dtype.
+        ValueError
+            If an axis is repeated; if `where` does not broadcast; if `out` is read-only or has
+            another shape.
+        numpy.exceptions.AxisError
+            If an axis is out of range. On any error the arguments are left as they were.
+
+        See Also
+        --------
+        softmax, logsumexp : the one and the other alone, with their error bounds and what they
+            make of infinities and NaN.
+
+        Examples
+        --------
+        >>> import fastsoftmax
+        >>> values, log_sum = fastsoftmax.softmax_logsumexp([[1000.0, 1000.0], [0.0, -40.0]])
+        >>> values
+        array([[5.00000000e-01, 5.00000000e-01],
+               [1.00000000e+00, 4.24835426e-18]])
+        >>> log_sum
+        array([1.00069315e+03, 4.24835426e-18])
+        """
+        logits = _arguments.as_array("x", x)
+        natural = _arguments.real_dtype("x", logits.dtype)
+        axes = _arguments.as_axes(axis, logits.ndim)
+        asked = _arguments.result_dtype(natural, dtype)
+        mask = _arguments.as_mask(where, logits.shape)
+        if out is None:
+            result = np.empty_like(logits, asked, subok=False)
+        else:
+            result = np.asarray(_arguments.check_out(out, logits.shape, asked))
+            mask = _apart(mask, result)
+        work = _arguments.work_dtype(natural, asked)
+        place = Place(result, axes, work)
+        outer, _, inner = place.layout.shape
+        log_sum = np.empty((outer, inner), work)
+        self._kernel("softmax_logsumexp", work)(
+            place.source(logits, copy_to_target=True),
+            place.target,
+            log_sum,
+            None if mask is None else place.layout.elements(mask),
+        )
+        place.deliver()
+        of_slices = place.layout.from_slices(log_sum).reshape(reduced_shape(logits.shape, axes))
+        softmax = array_or_scalar(result) if out is None else out
+        return softmax, rounded(of_slices, asked, None)
+
     def _map(
         self,
         function: str,
@@ -325,28 +409,17 @@ class Functions:
             mask, divisors = _apart(mask, result), _apart(divisors, result)
 
         work = _arguments.work_dtype(natural, asked)
-        layout = Layout(result, axes)
-        target = layout.view(result, work)
-        if target is None:
-            place = layout.scratch(work)
-            target = layout.elements(place)
-        else:
-            place = result
-        is_apart = logits is result or not np.may_share_memory(logits, result)
-        source = layout.view(logits, work) if is_apart else None
-        if source is None:
-            # From here on in place.
-            np.copyto(place, logits)
-            source = target
+        place = Place(result, axes, work)
+        # From here on, perhaps, in place.
+        source = place.source(logits, copy_to_target=True)
         getattr(self._kernels_for(work, divisors), function)(
             source,
-            target,
-            None if divisors is None else layout.slices(divisors),
-            None if mask is None else layout.elements(mask),
+            place.target,
+            None if divisors is None else place.layout.slices(divisors),
+            None if mask is None else place.layout.elements(mask),
         )
-        if place is not result:
-            _rounded(place, asked, result)
-        return _array_or_scalar(result) if out is None else out
+        place.deliver()
+        return array_or_scalar(result) if out is None else out
 
     def _reduce(
         self,
@@ -365,7 +438,7 @@ class Functions:
         asked = _arguments.result_dtype(natural, dtype)
         mask = _arguments.as_mask(where, exponents.shape)
         of_log = np.finfo(asked).dtype if asked.kind == "c" and return_sign else asked
-        shape = _reduced_shape(exponents.shape, axes, keepdims)
+        shape = _log_sum_shape(exponents.shape, axes, keepdims)
         if out is not None:
             _arguments.check_out(out, shape, of_log)
 
@@ -377,10 +450,10 @@ class Functions:
                 sign = np.where(np.isnan(log_sum), log_sum, log_sum > -np.inf)
         else:
             log_sum, sign = _weighted_log_sum(exponents, weights, axes, mask, work, return_sign)
-        result = _rounded(log_sum.reshape(shape), of_log, out)
+        result = rounded(log_sum.reshape(shape), of_log, out)
         if sign is None:
             return result
-        return result, _rounded(sign.reshape(shape), asked, None)
+        return result, rounded(sign.reshape(shape), asked, None)
 
     def _plain_log_sum(
         self,
@@ -391,36 +464,20 @@ class Functions:
     ) -> Array:
         """The log-sum-exp of real numbers without weights, with reduced axes of size one."""
         layout = Layout(a, axes)
-        source = layout.view(a, work)
-        if source is None:
-            scratch = layout.scratch(work)
-            np.copyto(scratch, a)
-            source = layout.elements(scratch)
+        source = as_source(a, layout, work)
         outer, _, inner = layout.shape
         log_sum = np.empty((outer, inner), work)
         spread = None if mask is None else layout.elements(mask)
         self._kernels_for(work).logsumexp(source, log_sum, spread)
         return layout.from_slices(log_sum)
 
-    def _kernels_for(
-        self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
-    ) -> _backend.Kernels:
-        """The kernels that can work in this dtype and with these temperatures."""
-        is_compiled = work.char in "fd" and (temperature is None or _is_moderate(temperature))
-        return self._kernels if is_compiled else self._fallback
 
-
-def _reduced_shape(
+def _log_sum_shape(
     shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
 ) -> tuple[int, ...]:
     if keepdims and not shape:
         return (1,)  # as SciPy has it
-    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
-
-
-def _is_moderate(temperature: NDArray[np.float64]) -> bool:
-    """Whether the compiled kernels take these temperatures: products with them stay normal."""
-    return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())
+    return reduced_shape(shape, axes, keepdims)
 
 
 def _weighted_log_sum(
@@ -441,7 +498,7 @@ def _weighted_log_sum(
     log_sum, sign = _weighted.logsumexp(
         _reduced_last(a, axes), None if b is None else _reduced_last(b, axes), return_sign
     )
-    slices = _reduced_shape(a.shape, axes, keepdims=True)
+    slices = _log_sum_shape(a.shape, axes, keepdims=True)
     return log_sum.reshape(slices), None if sign is None else sign.reshape(slices)
 
 
@@ -455,19 +512,6 @@ def _reduced_last(array: Array, axes: tuple[int, ...]) -> Array:
 def _apart(array: Any, out: Array) -> Any:
     """`array`, or a copy of it if writing to `out` could change it."""
     return array.copy() if array is not None and np.may_share_memory(array, out) else array
-
-
-@np.errstate(all="ignore")
-def _rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
-    """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
-    if out is None:
-        return _array_or_scalar(values.astype(dtype, copy=False))
-    np.copyto(out, values, casting="unsafe")
-    return out
-
-
-def _array_or_scalar(result: Array) -> Any:
-    return result if result.ndim else result[()]
 
 
 IN_FORCE = Functions(_backend.ACTIVE.kernels)

@@ -53,7 +53,11 @@ class Layout:
 
     def from_slices(self, values: NDArray[Any]) -> NDArray[Any]:
         """The inverse of `slices`, in the memory of `values` if they are contiguous."""
-        sizes = [1 if i in self._axes else self._shape[i] for i in self._order]
+        return self.from_elements(values, 1)
+
+    def from_elements(self, values: NDArray[Any], length: int) -> NDArray[Any]:
+        """The inverse of `elements`, where the one reduced axis now has this length."""
+        sizes = [length if i in self._axes else self._shape[i] for i in self._order]
         return values.reshape(sizes).transpose(np.argsort(self._order))
 
 

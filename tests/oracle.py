@@ -169,3 +169,28 @@ def assert_all_accurate(api, x: np.ndarray, value: Exact, arrangement, **options
     if not options:
         got = api.logsumexp(placed, arrangement.axis)
         assert_accurate(got.reshape(-1), value.logsumexp, logsumexp_unit(x, value.logsumexp))
+
+
+class ExactLoss(NamedTuple):
+    """Losses of slices along the last axis, and gradients of their sum, as mpmath numbers."""
+
+    loss: np.ndarray
+    grad: np.ndarray
+    unit: np.ndarray
+    """What an error of the gradient is measured against: the sum of the magnitudes of the terms of
+    p_j sum_(c != j) q_c - q_j sum_(c != j) p_c, which may cancel unless q has but one class."""
+
+
+def exact_loss(x: np.ndarray, part: np.ndarray) -> ExactLoss:
+    """-sum q_c log softmax(x)_c with the weighted targets q, none negative, to 50 digits."""
+    with mpmath.workdps(50):
+        exact = by_mpmath(x)
+        q = part if part.dtype == object else to_mpf(part.astype(np.float64))
+        loss = (np.where(q == 0, 0, q) * np.where(q == 0, 0, -exact.log_softmax)).sum(axis=-1)
+        towards, away = (a * _sum_of_others(b) for a, b in ((exact.softmax, q), (q, exact.softmax)))
+        return ExactLoss(loss, towards - away, towards + away)
+
+
+def _sum_of_others(a: np.ndarray) -> np.ndarray:
+    others = [np.delete(a, i, axis=-1).sum(axis=-1) for i in range(a.shape[-1])]
+    return np.stack(others, axis=-1)

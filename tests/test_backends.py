@@ -146,8 +146,10 @@ def signatures(kernels) -> dict:
     return found
 
 
-def test_all_kernels_have_the_same_names_and_signatures(kernels):
-    assert signatures(kernels) == signatures(_fallback.Kernels())
+def test_the_kernels_of_all_backends_have_the_signatures_of_those_in_numpy(kernels):
+    reference = signatures(_fallback.Kernels())
+    for name, signature in signatures(kernels).items():
+        assert signature == reference[name]
     assert {"name", "softmax", "log_softmax", "logsumexp"} < set(signatures(kernels))
 
 

@@ -1,6 +1,7 @@
 """What is asked of the ONNX operators Softmax and LogSoftmax, whose default axis is the last one.
 
-The wanted values were computed with mpmath, with 40 digits.
+The wanted values were computed with mpmath, with 40 digits. Those of the losses come from the
+reference evaluator of the package onnx, where it is installed.
 """
 
 import numpy as np
@@ -63,3 +64,42 @@ def test_flattened_to_two_dimensions(api, dtype):
     exact = oracle.exact(x.reshape(6, 20))
     assert_accurate(api.softmax(x, (2, 3)).reshape(6, 20), exact.softmax)
     assert_accurate(api.log_softmax(x, (-1, -2)).reshape(6, 20), exact.log_softmax)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("ignored", [None, 0, -5])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(6, 5), (3, 5, 2), (3, 5, 2, 4)], ids=str)
+@pytest.mark.parametrize("operator", ["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"])
+def test_losses(api, operator, shape, weighted, ignored, reduction):
+    """Their classes are along the second axis."""
+    onnx = pytest.importorskip("onnx")
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    rng = np.random.default_rng(2)
+    x = rng.normal(0.0, 3.0, shape).astype(np.float32)
+    if operator == "NegativeLogLikelihoodLoss":
+        x = -np.abs(x)
+    labels = rng.integers(5, size=(shape[0], *shape[2:]))
+    inputs, options = {"x": x, "target": labels}, {"reduction": reduction}
+    if ignored is not None:
+        labels[rng.random(labels.shape) < 0.3] = ignored
+        options["ignore_index"] = ignored
+    if weighted:
+        inputs["weight"] = np.array([0.5, 1, 2, 3, 0.1], np.float32)
+    node = onnx.helper.make_node(operator, list(inputs), ["loss"], **options)
+    types = {"x": onnx.TensorProto.FLOAT, "target": onnx.TensorProto.INT64}
+    graph = onnx.helper.make_graph(
+        [node],
+        "loss",
+        [
+            onnx.helper.make_tensor_value_info(name, types.get(name, types["x"]), a.shape)
+            for name, a in inputs.items()
+        ],
+        [onnx.helper.make_tensor_value_info("loss", types["x"], None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    (wanted,) = evaluator(model).run(None, inputs)
+    is_loss = operator == "SoftmaxCrossEntropyLoss"
+    function = api.cross_entropy if is_loss else api.nll_loss
+    got = function(*inputs.values(), axis=1, **options)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)

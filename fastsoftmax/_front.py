@@ -1,0 +1,102 @@
+"""What the public functions have in common: the kernels of a backend, and places for results."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax import _backend, _fallback
+from fastsoftmax._layout import Layout
+
+Array = NDArray[Any]
+
+
+class Front:
+    """Functions on one backend."""
+
+    def __init__(self, kernels: _backend.Kernels) -> None:
+        self._kernels = kernels
+        self._fallback: _backend.AllKernels = _fallback.Kernels()
+
+    def _kernels_for(
+        self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
+    ) -> _backend.Kernels:
+        """The kernels that can work in this dtype and with these temperatures."""
+        is_compiled = work.char in "fd" and (temperature is None or _is_moderate(temperature))
+        return self._kernels if is_compiled else self._fallback
+
+    def _kernel(self, name: str, work: np.dtype[Any]) -> Any:
+        """The kernel called `name`: in NumPy if the backend does not have it."""
+        return getattr(self._kernels_for(work), name, None) or getattr(self._fallback, name)
+
+
+class Place:
+    """Where a kernel writes: the array for a result itself, or a scratch array that it can take."""
+
+    def __init__(self, result: Array, axes: tuple[int, ...], work: np.dtype[Any]) -> None:
+        self.layout = Layout(result, axes)
+        self._result = result
+        self._work = work
+        view = self.layout.view(result, work)
+        if view is None:
+            self._array = self.layout.scratch(work)
+            self.target = self.layout.elements(self._array)
+        else:
+            self._array = result
+            self.target = view
+
+    def source(self, array: Array, *, copy_to_target: bool = False) -> Array:
+        """`array` as a kernel takes it that writes to `target`.
+
+        A copy, if need be, is a new array or, with `copy_to_target`, in the target's memory.
+        """
+        is_apart = array is self._result or not np.may_share_memory(array, self._result)
+        view = self.layout.view(array, self._work) if is_apart else None
+        if view is not None:
+            return view
+        if copy_to_target:
+            np.copyto(self._array, array)
+            return self.target
+        return copied(array, self.layout, self._work)
+
+    def deliver(self) -> None:
+        """Bring what the kernel wrote to the array for the result."""
+        if self._array is not self._result:
+            rounded(self._array, self._result.dtype, self._result)
+
+
+def as_source(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
+    """`array` as a kernel takes it that writes elsewhere."""
+    view = layout.view(array, work)
+    return copied(array, layout, work) if view is None else view
+
+
+@np.errstate(all="ignore")
+def copied(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
+    scratch = layout.scratch(work)
+    np.copyto(scratch, array, casting="unsafe")
+    return layout.elements(scratch)
+
+
+@np.errstate(all="ignore")
+def rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
+    """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
+    if out is None:
+        return array_or_scalar(values.astype(dtype, copy=False))
+    np.copyto(out, values, casting="unsafe")
+    return out
+
+
+def array_or_scalar(result: Array) -> Any:
+    return result if result.ndim else result[()]
+
+
+def reduced_shape(
+    shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool = False
+) -> tuple[int, ...]:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+
+
+def _is_moderate(temperature: NDArray[np.float64]) -> bool:
+    """Whether the compiled kernels take these temperatures: products with them stay normal."""
+    return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())
