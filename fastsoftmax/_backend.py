@@ -33,6 +33,9 @@ class Kernels(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+
     def softmax(
         self,
         x: NDArray[Any],

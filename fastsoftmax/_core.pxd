@@ -21,5 +21,7 @@ cdef extern from "fastsoftmax.h":
         const char *name
         const fsm_kernels *f32
         const fsm_kernels *f64
+        const fsm_kernels *f16
+        const fsm_kernels *bf16
 
     const fsm_backend *fsm_backend_at(size_t) noexcept nogil

@@ -10,9 +10,11 @@ cimport numpy as cnp
 
 cnp.import_array()
 
+# The elements of an array; those of float16 and bfloat16 as words of 16 bits.
 ctypedef fused real:
     float
     double
+    unsigned short
 
 # A function of fsm_kernels; which one is known where it is called.
 ctypedef enum function:
@@ -76,29 +78,51 @@ cdef class Kernels:
         """Log-sum-exp of a plain array along one axis or all; None for any other call."""
         return self._lane(LOGSUMEXP, x, axis, None)
 
-    cdef fsm_kernel *_kernel(self, function which, bint is_float32) noexcept:
-        cdef const fsm_kernels *kernels = self._backend.f32 if is_float32 else self._backend.f64
-        if which == SOFTMAX:
-            return kernels.softmax
-        if which == LOG_SOFTMAX:
-            return kernels.log_softmax
-        return kernels.logsumexp
+    @property
+    def dtypes(self):
+        """Names of the dtypes that the kernels take."""
+        wide = ("float32", "float64")
+        return wide if self._backend.f16 is NULL else wide + ("float16", "bfloat16")
 
     cdef _call(self, function which, x, out, temperature, where):
         if where is not None:
             where = where.view(np.uint8)
         if x.dtype == np.float32:
-            run[float](self._kernel(which, True), x, out, temperature, where)
+            run[float](kernel(self._backend.f32, which), x, out, temperature, where)
+        elif x.dtype == np.float64:
+            run[double](kernel(self._backend.f64, which), x, out, temperature, where)
         else:
-            run[double](self._kernel(which, False), x, out, temperature, where)
+            run["unsigned short"](
+                kernel(self._backend.f16 if x.dtype == np.float16 else self._backend.bf16, which),
+                x.view(np.uint16), out.view(np.uint16), temperature, where,
+            )
+
+    cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
+        """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
+        if not cnp.PyArray_CheckExact(x):
+            return NULL
+        if (
+            not cnp.PyArray_ISCARRAY_RO(x)
+            or cnp.PyArray_NDIM(x) == 0
+            or cnp.PyArray_SIZE(x) == 0
+        ):
+            return NULL
+        cdef int dtype = cnp.PyArray_TYPE(x)
+        if dtype == cnp.NPY_FLOAT32:
+            return self._backend.f32
+        if dtype == cnp.NPY_FLOAT64:
+            return self._backend.f64
+        if dtype == cnp.NPY_FLOAT16:
+            return self._backend.f16
+        return NULL
 
     cdef _lane(self, function which, x, axis, out):
-        cdef bint is_float32
+        cdef const fsm_kernels *kernels = self._plain_kernels(x)
         cdef int ndim, first, last, i
         cdef cnp.npy_intp[MAX_NDIM] shape
         cdef cnp.ndarray source, result
         cdef fsm_slices slices
-        if not is_plain(x):
+        if kernels is NULL:
             return None
         source = x
         ndim = source.ndim
@@ -117,7 +141,6 @@ cdef class Kernels:
             else:
                 slices.inner *= source.shape[i]
 
-        is_float32 = cnp.PyArray_TYPE(source) == cnp.NPY_FLOAT32
         if out is None:
             if which == LOGSUMEXP:
                 for i in range(first):
@@ -128,10 +151,8 @@ cdef class Kernels:
             else:
                 for i in range(ndim):
                     shape[i] = source.shape[i]
-            result = cnp.PyArray_EMPTY(
-                ndim, shape, cnp.NPY_FLOAT32 if is_float32 else cnp.NPY_FLOAT64, 0
-            )
-        elif is_plain(out) and may_receive(out, source):
+            result = cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(source), 0)
+        elif self._plain_kernels(out) is not NULL and may_receive(out, source):
             result = out
         else:
             return None
@@ -143,21 +164,16 @@ cdef class Kernels:
         slices.out_outer = slices.inner if which == LOGSUMEXP else slices.x_outer
         slices.temperature = NULL
         slices.where = NULL
-        launch(self._kernel(which, is_float32), &slices)
+        launch(kernel(kernels, which), &slices)
         return result[()] if cnp.PyArray_NDIM(result) == 0 else result
 
 
-cdef bint is_plain(x) noexcept:
-    """Whether x is exactly an ndarray, float32 or float64, native, C-contiguous and not empty."""
-    if not cnp.PyArray_CheckExact(x):
-        return False
-    cdef int dtype = cnp.PyArray_TYPE(x)
-    return (
-        (dtype == cnp.NPY_FLOAT32 or dtype == cnp.NPY_FLOAT64)
-        and cnp.PyArray_ISCARRAY_RO(x)
-        and cnp.PyArray_NDIM(x) > 0
-        and cnp.PyArray_SIZE(x) > 0
-    )
+cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:
+    if which == SOFTMAX:
+        return kernels.softmax
+    if which == LOG_SOFTMAX:
+        return kernels.log_softmax
+    return kernels.logsumexp
 
 
 cdef bint may_receive(cnp.ndarray out, cnp.ndarray x) noexcept:

@@ -21,6 +21,7 @@ class Kernels(_fallback_losses.Kernels):
 
     def __init__(self, name: str = "numpy") -> None:
         self.name = name
+        self.dtypes: tuple[str, ...] = ("float32", "float64")
 
     @np.errstate(all="ignore")
     def softmax(

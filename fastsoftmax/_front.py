@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsoftmax import _backend, _fallback
+from fastsoftmax import _arguments, _backend, _fallback
 from fastsoftmax._layout import Layout
 
 Array = NDArray[Any]
@@ -22,8 +22,21 @@ class Front:
         self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
     ) -> _backend.Kernels:
         """The kernels that can work in this dtype and with these temperatures."""
-        is_compiled = work.char in "fd" and (temperature is None or _is_moderate(temperature))
+        is_compiled = work.name in self._kernels.dtypes and _is_moderate(temperature)
         return self._kernels if is_compiled else self._fallback
+
+    def _work_dtype(
+        self,
+        natural: np.dtype[Any],
+        result: np.dtype[Any],
+        temperature: NDArray[np.float64] | None = None,
+    ) -> np.dtype[Any]:
+        """The dtype of the arrays that a kernel takes to turn `natural` into `result`."""
+        if natural == result and natural.itemsize == 2:
+            native = natural.newbyteorder("=")
+            if native.name in self._kernels.dtypes and _is_moderate(temperature):
+                return native
+        return _arguments.work_dtype(natural, result)
 
     def _kernel(self, name: str, work: np.dtype[Any]) -> Any:
         """The kernel called `name`: in NumPy if the backend does not have it."""
@@ -97,6 +110,8 @@ def reduced_shape(
     return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
 
 
-def _is_moderate(temperature: NDArray[np.float64]) -> bool:
+def _is_moderate(temperature: NDArray[np.float64] | None) -> bool:
     """Whether the compiled kernels take these temperatures: products with them stay normal."""
+    if temperature is None:
+        return True
     return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())

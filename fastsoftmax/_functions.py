@@ -408,7 +408,7 @@ class Functions(Decisions, Losses):
             result = np.asarray(_arguments.check_out(out, logits.shape, asked))
             mask, divisors = _apart(mask, result), _apart(divisors, result)
 
-        work = _arguments.work_dtype(natural, asked)
+        work = self._work_dtype(natural, asked, divisors)
         place = Place(result, axes, work)
         # From here on, perhaps, in place.
         source = place.source(logits, copy_to_target=True)
@@ -443,6 +443,8 @@ class Functions(Decisions, Losses):
             _arguments.check_out(out, shape, of_log)
 
         work = _arguments.work_dtype(natural, asked)
+        if weights is None and not return_sign:
+            work = self._work_dtype(natural, asked)
         sign = None
         if weights is None and work.kind != "c":
             log_sum = self._plain_log_sum(exponents, axes, mask, work)

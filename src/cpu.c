@@ -49,6 +49,7 @@ enum {
   LEAF1_ECX_OSXSAVE = 1 << 27,
   LEAF1_ECX_AVX = 1 << 28,
   LEAF1_ECX_POPCNT = 1 << 23,
+  LEAF1_ECX_F16C = 1 << 29,
   LEAF7_EBX_AVX2 = 1 << 5,
   LEAF7_EBX_AVX512F = 1 << 16,
   LEAF7_EBX_AVX512DQ = 1 << 17,
@@ -62,7 +63,8 @@ static bool has_all(uint64_t word, uint64_t bits) { return (word & bits) == bits
 
 bool fsm_cpu_has_avx2(void) {
   cpuid_words one = cpuid(1);
-  return has_all(one.ecx, LEAF1_ECX_FMA | LEAF1_ECX_POPCNT | LEAF1_ECX_OSXSAVE | LEAF1_ECX_AVX) &&
+  return has_all(one.ecx, LEAF1_ECX_FMA | LEAF1_ECX_F16C | LEAF1_ECX_POPCNT | LEAF1_ECX_OSXSAVE |
+                              LEAF1_ECX_AVX) &&
          has_all(saved_registers(), XCR0_XMM_YMM) && has_all(cpuid(7).ebx, LEAF7_EBX_AVX2);
 }
 

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-bool fsm_cpu_has_avx2(void);   /* AVX2 and FMA */
+bool fsm_cpu_has_avx2(void);   /* AVX2, FMA, F16C and POPCNT */
 bool fsm_cpu_has_avx512(void); /* these, and AVX-512 F, DQ, BW and VL */
 
 /* Bytes of the second-level cache and of the last, as seen by one core; 0 if not known. Asking may

@@ -4,7 +4,8 @@
 
 extern const fsm_kernels fsm_scalar_f32, fsm_scalar_f64;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const fsm_kernels fsm_avx2_f32, fsm_avx2_f64, fsm_avx512_f32, fsm_avx512_f64;
+extern const fsm_kernels fsm_avx2_f32, fsm_avx2_f64, fsm_avx2_f16, fsm_avx2_bf16;
+extern const fsm_kernels fsm_avx512_f32, fsm_avx512_f64, fsm_avx512_f16, fsm_avx512_bf16;
 #endif
 
 static bool always(void) { return true; }
@@ -15,10 +16,11 @@ static const struct {
   fsm_backend backend;
 } known[] = {
 #if defined(__x86_64__) || defined(_M_X64)
-    {fsm_cpu_has_avx512, {"avx512", &fsm_avx512_f32, &fsm_avx512_f64}},
-    {fsm_cpu_has_avx2, {"avx2", &fsm_avx2_f32, &fsm_avx2_f64}},
+    {fsm_cpu_has_avx512,
+     {"avx512", &fsm_avx512_f32, &fsm_avx512_f64, &fsm_avx512_f16, &fsm_avx512_bf16}},
+    {fsm_cpu_has_avx2, {"avx2", &fsm_avx2_f32, &fsm_avx2_f64, &fsm_avx2_f16, &fsm_avx2_bf16}},
 #endif
-    {always, {"scalar", &fsm_scalar_f32, &fsm_scalar_f64}},
+    {always, {"scalar", &fsm_scalar_f32, &fsm_scalar_f64, NULL, NULL}},
 };
 
 const fsm_backend *fsm_backend_at(size_t index) {

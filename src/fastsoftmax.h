@@ -36,10 +36,11 @@ typedef struct {
   fsm_kernel *softmax, *log_softmax, *logsumexp;
 } fsm_kernels;
 
-/* The kernels of one instruction set. */
+/* The kernels of one instruction set, by dtype: IEEE 754 binary32, binary64, binary16, and
+ * bfloat16. The 16-bit ones compute in float and round once; NULL where there are none. */
 typedef struct {
   const char *name;
-  const fsm_kernels *f32, *f64;
+  const fsm_kernels *f32, *f64, *f16, *bf16;
 } fsm_backend;
 
 /* The backends that this processor and its operating system can run, best first: the one at

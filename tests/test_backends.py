@@ -168,7 +168,6 @@ NOT_PLAIN = {
     "a list": ([1.0, 2.0], -1, None),
     "nothing": (None, -1, None),
     "integers": (np.arange(3), -1, None),
-    "half precision": (PLAIN.astype(np.float16), -1, None),
     "complex numbers": (PLAIN + 1j, -1, None),
     "long double": (PLAIN.astype(np.longdouble), -1, None),
     "a number": (np.array(1.0), None, None),

@@ -88,7 +88,7 @@ FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_
       value[k] = v_stored(exp_term_value(&term[k], &f));
       line s = tile_row(t, t->x, t->x_stride, row + k);
       storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
-      line_store(&s, out, v * LANES, width, value[k], 0, false);
+      if (KEEPS_TERMS) line_store(&s, out, v * LANES, width, value[k], 0, false);
     }
     t->rest[v] = wide_add_values(t->rest[v], value, rows, true);
   } else {
@@ -115,11 +115,21 @@ FSM_INLINE void add_only_step(tile *t, size_t row, const size_t rows, size_t v, 
 FSM_INLINE void scale_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                            const bool masked) {
   vec_pair scale = t->scale[v];
+  exp_frame f = t->frame[v];
+  exp_term term[BLOCK];
+  if (!KEEPS_TERMS) { /* they have to be found again */
+    vec shifted[BLOCK];
+    for (size_t k = 0; k < rows; k++) {
+      line s = tile_row(t, t->x, t->x_stride, row + k);
+      shifted[k] = v_sub(line_load(&s, v * LANES, width, masked), f.origin);
+    }
+    exp_terms(term, shifted, &f, rows);
+  }
   for (size_t k = 0; k < rows; k++) {
     storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
     line s = tile_row(t, out, 0, row + k);
-    vec term = line_load(&s, v * LANES, width, false);
-    line_store(&s, out, v * LANES, width, scaled(term, scale), 0, masked);
+    vec value = KEEPS_TERMS ? line_load(&s, v * LANES, width, false) : exp_term_value(&term[k], &f);
+    line_store(&s, out, v * LANES, width, scaled(value, scale), 0, masked);
   }
 }
 

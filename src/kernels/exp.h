@@ -44,7 +44,7 @@ enum { EXPONENT_BIAS = 127 };
 
 /* An element whose share of its slice is below 2^FLOOR counts for nothing: 2^30 of them do not come
  * to the smallest subnormal number. Terms are stored in the dtype of the array. */
-#ifdef FSM_FLOAT32
+#ifndef FSM_FLOAT64
 enum { SPARE = 64, FLOOR = -180 };
 #define SPARE_SCALE 0x1p64
 #else

@@ -30,6 +30,7 @@ typedef struct {
   const exp_frame *frame;
   vec max;
   storage *terms;
+  real *scratch;       /* for the terms where storage cannot keep them; NULL to keep none */
   const storage *next; /* what to fetch into the cache meanwhile */
 } term_pass;
 
@@ -37,7 +38,7 @@ typedef struct {
 typedef struct {
   bool masked;
   bool shifted; /* the frame has an origin other than 0 */
-  bool stores;  /* the terms are stored, for softmax */
+  bool shares;  /* for softmax: all terms are summed, and stored if they can be */
   bool fetches; /* as much of p->next is fetched as there is of the row */
 } term_flags;
 
@@ -46,35 +47,50 @@ typedef struct {
   wide rest;
 } row_sum;
 
-/* Add the terms of a block from i on to the sum. The last one may not be whole. */
-FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool whole,
-                          const term_flags flags) {
-  const size_t count = BLOCK;
-  vec x[BLOCK], shifted[BLOCK];
+/* A block of a row. */
+typedef struct {
+  vec x[BLOCK];
   exp_term term[BLOCK];
-  size_t width[BLOCK], left = p->row->length - i;
-  for (size_t k = 0; k < count; k++) {
-    width[k] = whole || left > LANES ? LANES : left;
-    left -= width[k];
-    x[k] = line_load(p->row, i + k * LANES, width[k], flags.masked);
-    shifted[k] = flags.shifted ? v_sub(x[k], p->frame->origin) : x[k];
+  size_t width[BLOCK];
+} row_block;
+
+/* The terms of the block from i on; the last one may not be whole. */
+FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const bool whole,
+                               const term_flags flags) {
+  vec shifted[BLOCK];
+  size_t left = p->row->length - i;
+  for (size_t k = 0; k < BLOCK; k++) {
+    b->width[k] = whole || left > LANES ? LANES : left;
+    left -= b->width[k];
+    b->x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
+    shifted[k] = flags.shifted ? v_sub(b->x[k], p->frame->origin) : b->x[k];
     if (flags.fetches && whole) v_fetch(p->next + i + k * LANES);
   }
-  exp_terms(term, shifted, p->frame, count);
-  if (flags.stores) {
+  exp_terms(b->term, shifted, p->frame, BLOCK);
+}
+
+/* Add the terms of the block from i on to the sum. */
+FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool whole,
+                          const term_flags flags) {
+  row_block b;
+  terms_of_block(&b, p, i, whole, flags);
+  if (flags.shares) {
     vec value[BLOCK];
-    for (size_t k = 0; k < count; k++) {
-      value[k] = v_stored(exp_term_value(&term[k], p->frame));
-      line_store(p->row, p->terms, i + k * LANES, width[k], value[k], 0, false);
+    for (size_t k = 0; k < BLOCK; k++) {
+      value[k] = v_stored(exp_term_value(&b.term[k], p->frame));
+      if (KEEPS_TERMS)
+        line_store(p->row, p->terms, i + k * LANES, b.width[k], value[k], 0, false);
+      else if (p->scratch)
+        v_store_real(p->scratch + i + k * LANES, value[k]);
     }
-    sum->rest = wide_add_values(sum->rest, value, count, whole);
+    sum->rest = wide_add_values(sum->rest, value, BLOCK, whole);
   } else {
     mask tie[BLOCK];
-    for (size_t k = 0; k < count; k++) {
-      tie[k] = v_equal(x[k], p->max);
+    for (size_t k = 0; k < BLOCK; k++) {
+      tie[k] = v_equal(b.x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_terms(sum->rest, tie, term, p->frame, count, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, b.term, p->frame, BLOCK, whole);
   }
 }
 
@@ -87,19 +103,19 @@ FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
   return result;
 }
 
-/* The sum of a row's terms, which softmax also stores. */
+/* The sum of a row's terms, which softmax also keeps. */
 FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
-                                 const bool stores, const bool masked) {
-  term_pass p = {s, f, max, terms, NULL};
-  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, stores, false});
-  return sum_of_row(&p, (term_flags){masked, true, stores, false});
+                                 real *scratch, const bool shares, const bool masked) {
+  term_pass p = {s, f, max, terms, scratch, NULL};
+  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, shares, false});
+  return sum_of_row(&p, (term_flags){masked, true, shares, false});
 }
 
 FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
   if (!is_finite(v_first(max)))
     return doubles_set1(log_of_nonfinite_sum(s->x, 1, s->where, s->where_stride, s->length));
   exp_frame f = frame_of(max, t);
-  term_sum sum = sum_of_terms(s, max, &f, NULL, false, masked);
+  term_sum sum = sum_of_terms(s, max, &f, NULL, NULL, false, masked);
   return log_of_sum(&sum, max, &f);
 }
 
@@ -107,6 +123,43 @@ FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t w
                              vec_pair scale, const bool masked) {
   vec y = scaled(line_load(terms, i, width, false), scale);
   line_store(terms, out, i, width, y, 0, masked);
+}
+
+FSM_INLINE void scale_terms(const line *s, storage *out, vec_pair scale, const bool masked) {
+  line terms = {out, s->length, s->where, s->where_stride};
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
+  if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
+}
+
+/* Elements of a row whose terms fit the scratch: a multiple of any block. */
+enum { SCRATCH = 4096 };
+
+FSM_INLINE void scale_scratch(const real *terms, const line *s, storage *out, vec_pair scale,
+                              const bool masked) {
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES)
+    line_store(s, out, i, LANES, scaled(v_load_real(terms + i), scale), 0, masked);
+  if (i < s->length)
+    line_store(s, out, i, s->length - i, scaled(v_load_real(terms + i), scale), 0, masked);
+}
+
+/* Scale the terms of the block from i on, which have to be found again. */
+FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bool whole,
+                            vec_pair scale, const bool masked) {
+  row_block b;
+  terms_of_block(&b, p, i, whole, (term_flags){.masked = masked, .shifted = true});
+  for (size_t k = 0; k < BLOCK; k++) {
+    vec y = scaled(exp_term_value(&b.term[k], p->frame), scale);
+    line_store(p->row, out, i + k * LANES, b.width[k], y, 0, masked);
+  }
+}
+
+FSM_INLINE void share_terms(const term_pass *p, storage *out, vec_pair scale, const bool masked) {
+  size_t i = 0, length = p->row->length;
+  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES)
+    share_block(p, out, i, true, scale, masked);
+  if (i < length) share_block(p, out, i, false, scale, masked);
 }
 
 /* Each kernel of a row takes its maximum and returns that of the next one, if there is one. It
@@ -121,13 +174,16 @@ FSM_INLINE real softmax_row(const line *s, storage *out, const tempering *t, rea
                             const line *next, const bool masked) {
   vec max = v_set1(row_maximum);
   exp_frame f = frame_of(max, t);
-  term_sum sum = sum_of_terms(s, max, &f, out, true, masked);
+  real memory[KEEPS_TERMS ? 1 : SCRATCH], *scratch = s->length <= SCRATCH ? memory : NULL;
+  term_sum sum = sum_of_terms(s, max, &f, out, scratch, true, masked);
   vec_pair scale = scale_of(&sum.rest, max);
   real next_maximum = max_of_next(next, masked);
-  line terms = {out, s->length, s->where, s->where_stride};
-  size_t i = 0;
-  for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
-  if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
+  if (KEEPS_TERMS)
+    scale_terms(s, out, scale, masked);
+  else if (scratch)
+    scale_scratch(scratch, s, out, scale, masked);
+  else
+    share_terms(&(term_pass){.row = s, .frame = &f}, out, scale, masked);
   return next_maximum;
 }
 
@@ -153,7 +209,7 @@ FSM_INLINE real logsumexp_row(const line *s, storage *out, const tempering *t, r
   vec max = v_set1(row_maximum);
   vec result = log_sum_exp(max, row_log_of_sum(s, max, t, masked));
   real next_maximum = max_of_next(next, masked);
-  *out = (storage)v_first(result);
+  v_store_part(out, 1, result);
   return next_maximum;
 }
 

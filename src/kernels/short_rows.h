@@ -17,7 +17,7 @@ typedef struct {
   line first;
   ptrdiff_t stride, where_stride; /* from one row to the next */
   size_t count;
-  storage columns[SHORT][LANES];
+  real columns[SHORT][LANES];
 } batch;
 
 static inline line batch_row(const batch *b, size_t k) {
@@ -35,7 +35,7 @@ FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, const bool 
     a[k] = line_load(&row, i, width, masked);
   }
   v_transpose(a);
-  for (size_t k = 0; k < LANES; k++) v_store(b->columns[i + k], a[k]);
+  for (size_t k = 0; k < LANES; k++) v_store_real(b->columns[i + k], a[k]);
 }
 
 FSM_INLINE void batch_load(batch *b, const bool masked) {
@@ -48,7 +48,7 @@ FSM_INLINE vec batch_max(const batch *b) {
   vec m[COLUMNS_AT_ONCE];
   for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) m[k] = v_set1(-(real)INFINITY);
   for (size_t i = 0; i < b->first.length; i += COLUMNS_AT_ONCE)
-    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) m[k] = v_max(v_load(b->columns[i + k]), m[k]);
+    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) m[k] = v_max(v_load_real(b->columns[i + k]), m[k]);
   for (size_t k = 1; k < COLUMNS_AT_ONCE; k++) m[0] = v_max(m[k], m[0]);
   return m[0];
 }
@@ -62,14 +62,14 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool 
     exp_term term[BLOCK];
     mask tie[BLOCK];
     for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
-      x[k] = v_load(b->columns[i + k]);
+      x[k] = v_load_real(b->columns[i + k]);
       shifted[k] = v_sub(x[k], f->origin);
     }
     exp_terms(term, shifted, f, COLUMNS_AT_ONCE);
     for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
       if (stores) {
-        value[k] = v_stored(exp_term_value(&term[k], f));
-        v_store(b->columns[i + k], value[k]);
+        value[k] = exp_term_value(&term[k], f);
+        v_store_real(b->columns[i + k], value[k]);
       } else {
         tie[k] = v_equal(x[k], max);
         ties = v_count_add(ties, tie[k]);
@@ -95,8 +95,10 @@ FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   v_store_real(maxima, max);
   doubles_store(log_sum, logs);
   for (size_t k = 0; k < b->count; k++)
-    if (!is_finite(maxima[k]))
-      logs[k] = log_of_nonfinite_sum(&b->columns[0][k], LANES, NULL, 0, b->first.length);
+    if (!is_finite(maxima[k])) {
+      line row = batch_row(b, k);
+      logs[k] = log_of_nonfinite_sum(row.x, 1, row.where, row.where_stride, row.length);
+    }
   return doubles_load(logs);
 }
 
@@ -115,7 +117,7 @@ FSM_INLINE void batch_store_columns(const batch *b, storage *out, ptrdiff_t stri
                                     size_t width, batch_finish *finish, const batch_frame *f,
                                     real absent, const bool masked) {
   vec a[LANES];
-  for (size_t k = 0; k < LANES; k++) a[k] = finish(v_load(b->columns[i + k]), f);
+  for (size_t k = 0; k < LANES; k++) a[k] = finish(v_load_real(b->columns[i + k]), f);
   v_transpose(a);
   for (size_t k = 0; k < LANES; k++) {
     if (k == b->count) return;

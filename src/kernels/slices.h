@@ -46,7 +46,7 @@ static inline double log_of_nonfinite_sum(const storage *x, ptrdiff_t stride,
                                           size_t length) {
   bool has_nan = false;
   for (size_t i = 0; i < length; i++) {
-    real value = x[(ptrdiff_t)i * stride];
+    real value = v_first(v_load_part(x + (ptrdiff_t)i * stride, 1, v_set1(0)));
     has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * where_stride]);
   }
   return has_nan ? NAN : 0;

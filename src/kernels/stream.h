@@ -16,7 +16,8 @@ enum { SHORTEST_STREAMED_ROW = 1 << 14, SMALLEST_STREAMED_ARRAY = 1 << 22 };
 
 static inline bool worth_streaming(const fsm_slices *s) {
   size_t row = s->length * sizeof(storage);
-  if (LANES == 1 || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW) return false;
+  if (LANES == 1 || !KEEPS_TERMS || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW)
+    return false;
   if (row * s->outer < SMALLEST_STREAMED_ARRAY) return false; /* without asking the processor */
   fsm_cache_sizes cache = fsm_cpu_cache_sizes();
   return row <= cache.second / 4 && row * s->outer > cache.last / 2;
@@ -40,8 +41,8 @@ static void softmax_streamed_rows(const fsm_slices *s, storage *scratch) {
     line next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
     if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
     exp_frame f = frame_of(max, &t);
-    term_pass p = {&row, &f, max, scratch, next.x};
-    term_sum sum = sum_of_row(&p, (term_flags){.shifted = true, .stores = true, .fetches = true});
+    term_pass p = {&row, &f, max, scratch, NULL, next.x};
+    term_sum sum = sum_of_row(&p, (term_flags){.shifted = true, .shares = true, .fetches = true});
     vec_pair scale = scale_of(&sum.rest, max);
     max = v_set1(row_max(&next, false));
     stream_row(scratch, s->length, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, scale);

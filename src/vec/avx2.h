@@ -51,9 +51,8 @@ static inline dvec d_bits_right(dvec a, int n) {
 
 /* In a mask, lanes are all ones or all zeros. */
 
-#ifdef FSM_FLOAT32
+#ifndef FSM_FLOAT64
 
-typedef float storage;
 typedef float real;
 typedef __m256 vec;
 typedef __m256 mask;
@@ -64,15 +63,22 @@ enum { LANES = 8, PARTS = 2 };
 static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec v_load_real(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store_real(real *p, vec a) { _mm256_storeu_ps(p, a); }
-static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
-static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
-static inline vec v_stored(vec a) { return a; }
 
 /* Lanes below n, for n in 0..8: a window into eight set and eight clear words. */
 static inline __m256i lanes_below(size_t n) {
   static const int32_t window[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
   return _mm256_loadu_si256((const __m256i *)(window + 8 - n));
 }
+
+#if defined FSM_FLOAT32
+
+typedef float storage;
+enum { KEEPS_TERMS = 1 };
+
+static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
+static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
+static inline vec v_stored(vec a) { return a; }
+static inline void v_stream(storage *p, vec a) { _mm256_stream_ps(p, a); }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   __m256i valid = lanes_below(n);
   return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, valid), _mm256_castsi256_ps(valid));
@@ -96,6 +102,50 @@ static inline void v_store_part(storage *p, size_t n, vec a) {
   }
   if (n & 1) _mm_store_ss(p, rest);
 }
+
+#else /* 16 bits, float while they are worked on */
+
+typedef uint16_t storage;
+enum { KEEPS_TERMS = 0 };
+
+#if defined FSM_FLOAT16
+static inline vec widened(__m128i a) { return _mm256_cvtph_ps(a); }
+static inline __m128i narrowed(vec a) {
+  return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#else /* FSM_BFLOAT16: the upper half of a float */
+static inline vec widened(__m128i a) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16));
+}
+/* To nearest, ties to even; a NaN stays one. */
+static inline __m128i narrowed(vec a) {
+  __m256i bits = _mm256_castps_si256(a), upper = _mm256_srli_epi32(bits, 16);
+  __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+  __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+  __m256i nearest = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+  __m256i nan = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+  __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  __m256i words = _mm256_blendv_epi8(nearest, nan, is_nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+#endif
+
+static inline vec v_load(const storage *p) { return widened(_mm_loadu_si128((const __m128i *)p)); }
+static inline void v_store(storage *p, vec a) { _mm_storeu_si128((__m128i *)p, narrowed(a)); }
+static inline vec v_stored(vec a) { return a; }
+static inline void v_stream(storage *p, vec a) { v_store(p, a); }
+static inline vec v_load_part(const storage *p, size_t n, vec fill) {
+  storage copy[8] = {0};
+  memcpy(copy, p, n * sizeof *p);
+  return _mm256_blendv_ps(fill, v_load(copy), _mm256_castsi256_ps(lanes_below(n)));
+}
+static inline void v_store_part(storage *p, size_t n, vec a) {
+  storage copy[8];
+  v_store(copy, a);
+  memcpy(p, copy, n * sizeof *p);
+}
+
+#endif
 
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -121,7 +171,6 @@ static inline mask v_less(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ)
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
-static inline void v_stream(storage *p, vec a) { _mm256_stream_ps(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   uint64_t bytes = 0;
   memcpy(&bytes, p, n);
@@ -179,6 +228,7 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 #include "vec/double.h"
 
 typedef double storage;
+enum { KEEPS_TERMS = 1 };
 typedef __m256d mask;
 typedef __m256i vcount;
 

@@ -47,9 +47,8 @@ static inline dvec d_bits_right(dvec a, unsigned n) {
   return with_bits(_mm512_srli_epi64(bits_of(a), n));
 }
 
-#ifdef FSM_FLOAT32
+#ifndef FSM_FLOAT64
 
-typedef float storage;
 typedef float real;
 typedef __m512 vec;
 typedef __mmask16 mask;
@@ -62,9 +61,16 @@ static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
 static inline vec v_set1(real a) { return _mm512_set1_ps(a); }
 static inline vec v_load_real(const real *p) { return _mm512_loadu_ps(p); }
 static inline void v_store_real(real *p, vec a) { _mm512_storeu_ps(p, a); }
+
+#if defined FSM_FLOAT32
+
+typedef float storage;
+enum { KEEPS_TERMS = 1 };
+
 static inline vec v_load(const storage *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline vec v_stored(vec a) { return a; }
+static inline void v_stream(storage *p, vec a) { _mm512_stream_ps(p, a); }
 /* A load that merges is several times as slow on AMD Zen 4 as one that clears and a blend. */
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
   return _mm512_mask_mov_ps(fill, lanes_below(n), _mm512_maskz_loadu_ps(lanes_below(n), p));
@@ -72,6 +78,48 @@ static inline vec v_load_part(const storage *p, size_t n, vec fill) {
 static inline void v_store_part(storage *p, size_t n, vec a) {
   _mm512_mask_storeu_ps(p, lanes_below(n), a);
 }
+
+#else /* 16 bits, float while they are worked on */
+
+typedef uint16_t storage;
+enum { KEEPS_TERMS = 0 };
+
+#if defined FSM_FLOAT16
+static inline vec widened(__m256i a) { return _mm512_cvtph_ps(a); }
+static inline __m256i narrowed(vec a) {
+  return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#else /* FSM_BFLOAT16: the upper half of a float */
+static inline vec widened(__m256i a) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16));
+}
+/* To nearest, ties to even; a NaN stays one. */
+static inline __m256i narrowed(vec a) {
+  __m512i bits = _mm512_castps_si512(a), upper = _mm512_srli_epi32(bits, 16);
+  __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+  __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  __m512i nearest = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+  mask is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(
+      _mm512_mask_or_epi32(nearest, is_nan, upper, _mm512_set1_epi32(0x40)));
+}
+#endif
+
+static inline vec v_load(const storage *p) {
+  return widened(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void v_store(storage *p, vec a) { _mm256_storeu_si256((__m256i *)p, narrowed(a)); }
+static inline vec v_stored(vec a) { return a; }
+static inline void v_stream(storage *p, vec a) { v_store(p, a); }
+static inline vec v_load_part(const storage *p, size_t n, vec fill) {
+  vec a = widened(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+  return _mm512_mask_mov_ps(fill, lanes_below(n), a);
+}
+static inline void v_store_part(storage *p, size_t n, vec a) {
+  _mm256_mask_storeu_epi16(p, lanes_below(n), narrowed(a));
+}
+
+#endif
 
 static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
@@ -96,7 +144,6 @@ static inline mask v_less(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_L
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_ps((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_ps(b, m, a); }
 static inline bool v_all(mask m) { return m == 0xffff; }
-static inline void v_stream(storage *p, vec a) { _mm512_stream_ps(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
   return _mm_test_epi8_mask(bytes, bytes);
@@ -156,6 +203,7 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 #include "vec/double.h"
 
 typedef double storage;
+enum { KEEPS_TERMS = 1 };
 typedef __mmask8 mask;
 typedef __m512i vcount;
 

@@ -52,6 +52,9 @@ static inline dvec d_bits_right(dvec a, int n) { return with_bits(bits_of(a) >> 
 
 #include "vec/double.h"
 
+/* Whether a term of softmax can be kept where its result will be. */
+enum { KEEPS_TERMS = 1 };
+
 #ifdef FSM_FLOAT32
 typedef float storage;
 /* Rounding the product of a float below 2^14 and a rate errs by 2^-39 at most: no fusion needed. */
