@@ -50,6 +50,7 @@ typedef struct {
   double (*get)(const void *p);
   void (*set)(void *p, double value);
   double tolerance; /* relative */
+  double smallest;  /* positive number: errors below it are none */
   size_t kernels;   /* where in fsm_backend */
 } dtype;
 
@@ -58,9 +59,43 @@ static double get_float64(const void *p) { return *(const double *)p; }
 static void set_float32(void *p, double value) { *(float *)p = (float)value; }
 static void set_float64(void *p, double value) { *(double *)p = value; }
 
+/* Formats of 16 bits: a sign, an exponent whose least is `least`, `digits` bits of mantissa. */
+static double get_16(const void *p, int digits, int least) {
+  uint16_t word;
+  memcpy(&word, p, sizeof word);
+  int field = (word & 0x7fff) >> digits, mantissa = word & ((1 << digits) - 1);
+  double magnitude = ldexp(mantissa, least - digits);
+  if (field == 0x7fff >> digits)
+    magnitude = mantissa ? NAN : INFINITY;
+  else if (field > 0)
+    magnitude = ldexp((1 << digits) + mantissa, field - 1 + least - digits);
+  return word & 0x8000 ? -magnitude : magnitude;
+}
+static void set_16(void *p, double value, int digits, int least) {
+  int exponent = 0, infinity = 0x7fff >> digits << digits;
+  double magnitude = fabs(value);
+  if (isfinite(magnitude)) frexp(magnitude, &exponent);
+  exponent = exponent - 1 < least ? least : exponent - 1;
+  int word = isnan(value) ? infinity + 1 : infinity;
+  if (isfinite(magnitude) && exponent - least < (0x7fff >> digits) - 1)
+    word = (int)rint(ldexp(magnitude, digits - exponent)) + ((exponent - least) << digits);
+  uint16_t stored = (uint16_t)(word | (signbit(value) ? 0x8000 : 0));
+  memcpy(p, &stored, sizeof stored);
+}
+static double get_float16(const void *p) { return get_16(p, 10, -14); }
+static double get_bfloat16(const void *p) { return get_16(p, 7, -126); }
+static void set_float16(void *p, double value) { set_16(p, value, 10, -14); }
+static void set_bfloat16(void *p, double value) { set_16(p, value, 7, -126); }
+
 static const dtype DTYPES[] = {
-    {"float32", sizeof(float), get_float32, set_float32, 0x1p-21, offsetof(fsm_backend, f32)},
-    {"float64", sizeof(double), get_float64, set_float64, 0x1p-50, offsetof(fsm_backend, f64)},
+    {"float32", sizeof(float), get_float32, set_float32, 0x1p-21, 0x1p-149,
+     offsetof(fsm_backend, f32)},
+    {"float64", sizeof(double), get_float64, set_float64, 0x1p-50, 0x1p-1074,
+     offsetof(fsm_backend, f64)},
+    {"float16", sizeof(uint16_t), get_float16, set_float16, 0x1p-10, 0x1p-24,
+     offsetof(fsm_backend, f16)},
+    {"bfloat16", sizeof(uint16_t), get_bfloat16, set_bfloat16, 0x1p-7, 0x1p-133,
+     offsetof(fsm_backend, bf16)},
 };
 
 /* What they compute, from the maximum of a slice and the logarithm of the sum of exp(x - max). */
@@ -282,7 +317,15 @@ static void fail(const char *what) {
 
 static bool is_close(double got, double wanted) {
   if (isnan(wanted) || isinf(wanted)) return isnan(wanted) ? isnan(got) : got == wanted;
-  return fabs(got - wanted) <= of->tolerance * (fabs(wanted) + (running->reduces ? 1 : 0));
+  double magnitude = fabs(wanted) + (running->reduces ? 1 : 0);
+  return fabs(got - wanted) <= of->tolerance * magnitude + of->smallest;
+}
+
+/* NULL if the backend has none. */
+static const fsm_kernels *kernels_of(const dtype *d) {
+  const fsm_kernels *kernels;
+  memcpy(&kernels, (const char *)backend + d->kernels, sizeof kernels);
+  return kernels;
 }
 
 static void check(void) {
@@ -297,7 +340,6 @@ static void check(void) {
   shape s = problem.shape, results = running->reduces ? (shape){s.outer, 1, s.inner} : s;
   array x = place(x_region, s, of->size, &x_layout), out = x;
   if (!in_place) out = place(out_region, results, of->size, &out_layout);
-  const double *logit = problem.x;
   for (size_t o = 0; o < s.outer; o++)
     for (size_t l = 0; l < s.length; l++)
       for (size_t c = 0; c < s.inner; c++) of->set(element(&x, o, l, c), problem.x[at(s, o, l, c)]);
@@ -338,9 +380,8 @@ static void check(void) {
     slices.temperature_inner = t.inner > 1 ? temperature.inner : 0;
   }
 
-  const fsm_kernels *kernels;
+  const fsm_kernels *kernels = kernels_of(of);
   fsm_kernel *kernel;
-  memcpy(&kernels, (const char *)backend + of->kernels, sizeof kernels);
   memcpy(&kernel, (const char *)kernels + running->kernel, sizeof kernel);
   kernel(&slices);
 
@@ -382,7 +423,7 @@ static size_t check_all(const fsm_backend *(*backend_at)(size_t), const dtype *d
   of = d;
   for (size_t b = 0; (backend = backend_at(b)); b++)
     for (running = FUNCTIONS; running < FUNCTIONS + LENGTH(FUNCTIONS); running++) {
-      if (running->reduces && problem.is_tempered) continue;
+      if (!kernels_of(d) || (running->reduces && problem.is_tempered)) continue;
       for (unsigned place = 0; place < 4; place++, calls++) {
         bool at_end = place & 1, is_apart = place & 2;
         x_layout = draw_layout(true, at_end, is_apart ? 1 + (turn + at_end) % MOST_LANES : 0);

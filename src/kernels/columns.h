@@ -205,19 +205,26 @@ FSM_INLINE void sum_of_tile(tile *t, tile_step *add, const bool masked) {
   if (t->columns < t->width) fold_sums(t);
 }
 
+/* log_of_nonfinite_sum of a column. */
+static double log_of_nonfinite_column(const tile *t, size_t column) {
+  bool has_nan = false;
+  const storage *x = t->x + column;
+  const unsigned char *where = t->where ? t->where + (ptrdiff_t)column * t->where_inner : NULL;
+  for (size_t i = 0; i < t->slice_length; i++) {
+    real value = v_first(v_load_part(x + (ptrdiff_t)i * t->slice_stride, 1, v_set1(0)));
+    has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * t->where_length]);
+  }
+  return has_nan ? NAN : 0;
+}
+
 /* log_of_sum of a vector of columns, of which some have a maximum that is not finite. */
 static doubles log_of_nonfinite_sums(const tile *t, size_t v, doubles log_sum) {
   real max[LANES];
   double logs[LANES];
   v_store_real(max, t->max[v]);
   doubles_store(log_sum, logs);
-  for (size_t k = 0; k < tile_width(t, v); k++) {
-    ptrdiff_t c = (ptrdiff_t)((v * LANES + k) % t->columns);
-    const unsigned char *where = t->where ? t->where + c * t->where_inner : NULL;
-    if (!is_finite(max[k]))
-      logs[k] =
-          log_of_nonfinite_sum(t->x + c, t->slice_stride, where, t->where_length, t->slice_length);
-  }
+  for (size_t k = 0; k < tile_width(t, v); k++)
+    if (!is_finite(max[k])) logs[k] = log_of_nonfinite_column(t, (v * LANES + k) % t->columns);
   return doubles_load(logs);
 }
 

@@ -112,8 +112,7 @@ FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, sto
 }
 
 FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
-  if (!is_finite(v_first(max)))
-    return doubles_set1(log_of_nonfinite_sum(s->x, 1, s->where, s->where_stride, s->length));
+  if (!is_finite(v_first(max))) return doubles_set1(log_of_nonfinite_sum(s, masked));
   exp_frame f = frame_of(max, t);
   term_sum sum = sum_of_terms(s, max, &f, NULL, NULL, false, masked);
   return log_of_sum(&sum, max, &f);

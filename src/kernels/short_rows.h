@@ -97,7 +97,7 @@ FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   for (size_t k = 0; k < b->count; k++)
     if (!is_finite(maxima[k])) {
       line row = batch_row(b, k);
-      logs[k] = log_of_nonfinite_sum(row.x, 1, row.where, row.where_stride, row.length);
+      logs[k] = log_of_nonfinite_sum(&row, row.where != NULL);
     }
   return doubles_load(logs);
 }

@@ -38,18 +38,21 @@ FSM_INLINE void line_store(const line *s, storage *out, size_t i, size_t count, 
     v_store_part(out + i, count, y);
 }
 
+/* Whether an element that takes part is NaN. */
+FSM_INLINE bool has_nan(const line *s, const bool masked) {
+  bool is_number = true;
+  for (size_t i = 0; i < s->length; i += LANES) {
+    vec x = line_load(s, i, s->length - i < LANES ? s->length - i : LANES, masked);
+    is_number &= v_all(v_equal(x, x));
+  }
+  return !is_number;
+}
+
 /* What stands for log_of_sum where the maximum is not finite: NaN if an element that takes part is,
  * and otherwise 0, with which max + 0 and (x - max) - 0 come out as they should for +inf and for
  * -inf. */
-static inline double log_of_nonfinite_sum(const storage *x, ptrdiff_t stride,
-                                          const unsigned char *where, ptrdiff_t where_stride,
-                                          size_t length) {
-  bool has_nan = false;
-  for (size_t i = 0; i < length; i++) {
-    real value = v_first(v_load_part(x + (ptrdiff_t)i * stride, 1, v_set1(0)));
-    has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * where_stride]);
-  }
-  return has_nan ? NAN : 0;
+FSM_INLINE double log_of_nonfinite_sum(const line *s, const bool masked) {
+  return has_nan(s, masked) ? NAN : 0;
 }
 
 static inline bool is_finite(real a) { return fabs((double)a) <= (double)REAL_MAX; }
