@@ -168,9 +168,15 @@ def test_weights(api, case, keepdims, return_sign):
     # SciPy loses every term that is small beside one whose weight is 0.
     counts = np.where(b == 0, -np.inf, x.real)
     assume(np.array_equal(x.real.max(axis), counts.max(axis), equal_nan=True))
+    # Nor does it find the phase of an infinite sum.
+    assume(dtype(0).dtype.kind == "f" or not np.isposinf(x.real).any())
     options = {"axis": axis, "keepdims": keepdims, "return_sign": return_sign}
     got = api.logsumexp(x, b=b, **options)
     wanted = from_scipy("logsumexp", x, b=b, **options)
+    if not return_sign and dtype(0).dtype.kind == "f":
+        # Only with a sign does SciPy find that of a sum whose logarithm is far below 0.
+        log, sign = from_scipy("logsumexp", x, b=b, **{**options, "return_sign": True})
+        wanted = np.where(sign < 0, np.nan, log)[()]
     finite = np.abs(x[np.isfinite(x)])
     for ours, theirs in zip(got, wanted, strict=True) if return_sign else [(got, wanted)]:
         part = dtype if theirs.dtype.kind == "c" else dtype(0).real.dtype.type
