@@ -2,8 +2,17 @@
 
 from fastsoftmax._config import show_config
 from fastsoftmax._functions import IN_FORCE as _IN_FORCE
+from fastsoftmax._workers import get_workers, set_workers
 
-__all__ = ["__version__", "log_softmax", "logsumexp", "show_config", "softmax"]
+__all__ = [
+    "__version__",
+    "get_workers",
+    "log_softmax",
+    "logsumexp",
+    "set_workers",
+    "show_config",
+    "softmax",
+]
 
 __version__ = "0.1.0"
 

@@ -3,7 +3,17 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["__version__", "log_softmax", "logsumexp", "show_config", "softmax"]
+from fastsoftmax._workers import get_workers, set_workers
+
+__all__ = [
+    "__version__",
+    "get_workers",
+    "log_softmax",
+    "logsumexp",
+    "set_workers",
+    "show_config",
+    "softmax",
+]
 
 _Axis: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | None
 _Out = TypeVar("_Out", bound=NDArray[Any])
@@ -21,6 +31,7 @@ def softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def softmax(
@@ -31,6 +42,7 @@ def softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def log_softmax(
@@ -41,6 +53,7 @@ def log_softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def log_softmax(
@@ -51,6 +64,7 @@ def log_softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def logsumexp(
@@ -63,6 +77,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def logsumexp(
@@ -75,6 +90,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def logsumexp(
@@ -87,6 +103,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: NDArray[Any] | None = None,
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 @overload
 def logsumexp(
@@ -99,6 +116,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: NDArray[Any] | None = None,
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...

@@ -1,7 +1,7 @@
 /* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array.
  *
- * The library never allocates, never fails and keeps no state: it is handed valid pointers and
- * extents. */
+ * The library never allocates and never fails: it is handed valid pointers and extents. It keeps no
+ * state but the number of threads at work. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 
@@ -45,6 +45,15 @@ typedef struct {
 /* The backends that this processor and its operating system can run, best first: the one at
  * `index`, or NULL past the last. The scalar backend is always among them. */
 const fsm_backend *fsm_backend_at(size_t index);
+
+/* The elements from which a thread is worth its start: see docs/threading.md. */
+#ifndef FSM_SHARE
+#define FSM_SHARE ((size_t)1 << 17)
+#endif
+
+/* Run a kernel, whose elements have so many bytes, in as many threads as gain by it, at most
+ * `workers`. The results are the same to the bit for any number of them. */
+void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers);
 
 #ifdef __cplusplus
 }
