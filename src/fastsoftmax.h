@@ -46,7 +46,8 @@ typedef struct {
  * `index`, or NULL past the last. The scalar backend is always among them. */
 const fsm_backend *fsm_backend_at(size_t index);
 
-/* The elements from which a thread is worth its start: see docs/threading.md. */
+/* Elements for each thread, of which fewer are not worth waking one: measured by
+ * benchmarks/threads.py, and discussed in docs/threading.md. */
 #ifndef FSM_SHARE
 #define FSM_SHARE ((size_t)1 << 17)
 #endif

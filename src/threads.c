@@ -40,6 +40,7 @@ void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
 
 #include <fenv.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -112,7 +113,8 @@ static double seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Whether the number changes within a time in which no thread could be put to sleep and woken. */
+/* Whether the number changes within about the time that it takes to put a thread to sleep and wake
+ * it. Whoever waits for the processor meanwhile gets it: that may be the thread to change it. */
 static bool changes_soon(atomic_int *number, int from) {
   double end = seconds() + 50e-6;
   do {
@@ -120,6 +122,7 @@ static bool changes_soon(atomic_int *number, int from) {
       if (atomic_load(number) != from) return true;
       relax();
     }
+    sched_yield();
   } while (seconds() < end);
   return false;
 }
