@@ -90,6 +90,12 @@ static void after_fork_in_child(void) {
   atomic_store(&busy, 0);
 }
 
+/* Before there is any thread that could fork while another holds the lock. */
+static bool watches_forks;
+__attribute__((constructor)) static void watch_forks(void) {
+  watches_forks = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
+}
+
 static void take_tasks(job *j) {
   int k;
   while ((k = atomic_fetch_add(&j->next, 1)) < j->tasks) j->task(j->work, k);
@@ -179,10 +185,7 @@ static bool add_helper(void) {
 }
 
 static void call_for_help(job *j) {
-  static bool watches_forks = false;
   pthread_mutex_lock(&lock);
-  if (!watches_forks)
-    watches_forks = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
   if (!watches_forks) j->wanted = 0;
   j->after = jobs;
   jobs = j;
