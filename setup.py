@@ -63,7 +63,7 @@ class BuildExtension(build_ext):
         is_msvc = self.compiler.compiler_type == "msvc"
         compile_openmp, link_openmp = self.openmp(is_msvc)
         ext.extra_compile_args = (MSVC_FLAGS if is_msvc else UNIX_FLAGS) + compile_openmp
-        ext.extra_link_args = ([] if is_msvc else ["-pthread"]) + link_openmp
+        ext.extra_link_args = ([] if is_msvc else ["-pthread", "-lm"]) + link_openmp
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError):
