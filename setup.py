@@ -2,11 +2,16 @@
 
 Without a working C compiler the build goes on and leaves the kernels out: fastsoftmax then computes
 with NumPy. FASTSOFTMAX_REQUIRE_EXTENSION=1 makes that an error.
+
+OpenMP is used if the compiler has it. Without it, the kernels' threads know no limit that is set on
+OpenMP's within a process; on Windows, there are none then.
 """
 
 import os
 import sys
+import tempfile
 from glob import glob
+from pathlib import Path
 
 import numpy
 from setuptools import Extension, setup
@@ -15,8 +20,19 @@ from setuptools.errors import BaseError, CCompilerError
 
 # No flag names an instruction set: each file under src/isa/ selects its own. Contraction is off so
 # that each of them computes exactly what its source says.
-UNIX_FLAGS = ["-O3", "-std=c11", "-ffp-contract=off"]
+UNIX_FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-pthread"]
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
+
+# Ways to say OpenMP, to the compiler and to the linker. Apple's compiler has no library for it; the
+# folders are those of Homebrew.
+MSVC_OPENMP = [(["/openmp"], [])]
+UNIX_OPENMP = [(["-fopenmp"], ["-fopenmp"])]
+APPLE_OPENMP = [
+    (["-Xpreprocessor", "-fopenmp", f"-I{folder}/include"], [f"-L{folder}/lib", "-lomp"])
+    for folder in ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")
+]
+
+USES_OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
 core = Extension(
     "fastsoftmax._core",
@@ -24,6 +40,8 @@ core = Extension(
         "fastsoftmax/_core.pyx",
         "src/cpu.c",
         "src/dispatch.c",
+        "src/parallel.c",
+        "src/threads.c",
         "src/isa/scalar_f32.c",
         "src/isa/scalar_f64.c",
         "src/isa/avx2_f16.c",
@@ -47,7 +65,9 @@ class BuildExtension(build_ext):
 
     def build_extension(self, ext):
         is_msvc = self.compiler.compiler_type == "msvc"
-        ext.extra_compile_args = MSVC_FLAGS if is_msvc else UNIX_FLAGS
+        compile_openmp, link_openmp = self.openmp(is_msvc)
+        ext.extra_compile_args = (MSVC_FLAGS if is_msvc else UNIX_FLAGS) + compile_openmp
+        ext.extra_link_args = ([] if is_msvc else ["-pthread", "-lm"]) + link_openmp
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError):
@@ -59,6 +79,28 @@ class BuildExtension(build_ext):
                     file=sys.stderr,
                 )
             raise  # setuptools reports the reason, and goes on without an optional extension
+
+    def openmp(self, is_msvc):
+        """The flags with which a program that uses OpenMP can be built; none if it cannot."""
+        ways = MSVC_OPENMP if is_msvc else UNIX_OPENMP
+        if sys.platform == "darwin":
+            ways = ways + APPLE_OPENMP
+        for compile_flags, link_flags in ways:
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, "openmp.c")
+                source.write_text(USES_OPENMP, encoding="ascii")
+                try:
+                    objects = self.compiler.compile(
+                        [str(source)], output_dir=folder, extra_postargs=compile_flags
+                    )
+                    self.compiler.link_executable(
+                        objects, "openmp", output_dir=folder, extra_postargs=link_flags
+                    )
+                except (BaseError, CCompilerError):
+                    continue
+                return compile_flags, link_flags
+        print("fastsoftmax: the compiler has no OpenMP.", file=sys.stderr)
+        return [], []
 
 
 setup(ext_modules=[core], cmdclass={"build_ext": BuildExtension})

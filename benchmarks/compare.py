@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import fastsoftmax
 import picture
 import record
 import targets
@@ -93,7 +94,9 @@ def put_in_documents(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="threads of each peer (1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of fastsoftmax and of each peer (1)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
     parser.add_argument("--record", action="store_true", help="write all of it into docs/")
     options = parser.parse_args()
@@ -103,8 +106,9 @@ def main() -> None:
         parser.error("--record is for one thread, which is what the documents say")
 
     everyone = contestants(options.threads)
-    timings = list(compare(everyone, COMPARED))
-    row_lengths = list(compare(everyone, ROW_LENGTHS))
+    with fastsoftmax.set_workers(options.threads):
+        timings = list(compare(everyone, COMPARED))
+        row_lengths = list(compare(everyone, ROW_LENGTHS))
     report = {
         "machine": record.machine(),
         "threads": options.threads,

@@ -16,7 +16,8 @@ from fastsoftmax._timing import Contestant, PlainNumPy, Work, functions_of
 def contestants(threads: int = 1) -> dict[str, Contestant]:
     """All contestants by name, the best backend first: ratios are formed with its times.
 
-    The peers may use so many threads; fastsoftmax, NumPy and SciPy use one.
+    The peers may use so many threads, and fastsoftmax what `set_workers` says; NumPy and SciPy use
+    one.
     """
     return {
         **{f"fastsoftmax-{name}": _ours(name) for name in _backend.available()},

@@ -7,6 +7,7 @@ pytest benchmarks --benchmark-disable     # check the results alone
 
 import pytest
 
+import fastsoftmax
 from contestants import able, check, contestants
 from fastsoftmax._timing import WORKS, Work, settle_allocator
 
@@ -14,8 +15,10 @@ CONTESTANTS = contestants()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def settled_allocator():
+def settled():
     settle_allocator()
+    with fastsoftmax.set_workers(1):  # as the peers
+        yield
 
 
 @pytest.mark.benchmark(max_time=0.2, warmup=True, warmup_iterations=1)

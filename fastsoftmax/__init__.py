@@ -3,16 +3,19 @@
 from fastsoftmax import calibration
 from fastsoftmax._config import show_config
 from fastsoftmax._functions import IN_FORCE as _IN_FORCE
+from fastsoftmax._workers import get_workers, set_workers
 
 __all__ = [
     "__version__",
     "calibration",
     "cross_entropy",
+    "get_workers",
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",
     "nll_loss",
     "predict",
+    "set_workers",
     "show_config",
     "softmax",
     "softmax_backward",

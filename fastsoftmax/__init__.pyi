@@ -5,16 +5,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastsoftmax import calibration
+from fastsoftmax._workers import get_workers, set_workers
 
 __all__ = [
     "__version__",
     "calibration",
     "cross_entropy",
+    "get_workers",
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",
     "nll_loss",
     "predict",
+    "set_workers",
     "show_config",
     "softmax",
     "softmax_backward",
@@ -40,6 +43,7 @@ def softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def softmax(
@@ -50,6 +54,7 @@ def softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def log_softmax(
@@ -60,6 +65,7 @@ def log_softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def log_softmax(
@@ -70,6 +76,7 @@ def log_softmax(
     temperature: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def logsumexp(
@@ -82,6 +89,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def logsumexp(
@@ -94,6 +102,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def logsumexp(
@@ -106,6 +115,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: NDArray[Any] | None = None,
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 @overload
 def logsumexp(
@@ -118,6 +128,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: NDArray[Any] | None = None,
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 @overload
 def softmax_logsumexp(

@@ -70,7 +70,8 @@ def _time() -> list[_timing.Timing]:
     except ImportError:
         print("SciPy is not installed; the comparison goes without it.\n")
     timings = []
-    with _progress(len(_timing.WORKS)) as step:
+    # One worker, as the others have.
+    with fastsoftmax.set_workers(1), _progress(len(_timing.WORKS)) as step:
         for work in _timing.WORKS:
             step(f"timing {work.function} {work.dtype}")
             timings.append(_timing.measure(contestants, work))

@@ -25,3 +25,6 @@ cdef extern from "fastsoftmax.h":
         const fsm_kernels *bf16
 
     const fsm_backend *fsm_backend_at(size_t) noexcept nogil
+
+    const size_t FSM_SHARE
+    void fsm_run(fsm_kernel *, const fsm_slices *, size_t, int) noexcept nogil

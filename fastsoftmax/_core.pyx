@@ -1,10 +1,13 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """The compiled kernels, behind the interface of `_fallback`.
 
 Typed memoryviews in, one C call, nothing decided here.
 """
 
 import numpy as np
+
+from fastsoftmax._workers import get_workers
 
 cimport numpy as cnp
 
@@ -30,6 +33,10 @@ cdef enum:
 # costs more than they gain.
 cdef enum:
     RELEASE_FROM = 8192
+
+# More threads than any machine has.
+cdef enum:
+    MOST_WORKERS = 1 << 16
 
 
 def supported():
@@ -164,7 +171,7 @@ cdef class Kernels:
         slices.out_outer = slices.inner if which == LOGSUMEXP else slices.x_outer
         slices.temperature = NULL
         slices.where = NULL
-        launch(kernel(kernels, which), &slices)
+        launch(kernel(kernels, which), &slices, cnp.PyArray_ITEMSIZE(source))
         return result[()] if cnp.PyArray_NDIM(result) == 0 else result
 
 
@@ -219,12 +226,19 @@ cdef run(
         slices.where_outer = where.strides[0]
         slices.where_length = where.strides[1]
         slices.where_inner = where.strides[2]
-    launch(kernel, &slices)
+    launch(kernel, &slices, sizeof(real))
 
 
-cdef void launch(fsm_kernel *kernel, const fsm_slices *slices) noexcept:
-    if slices.outer * slices.length * slices.inner < RELEASE_FROM:
+cdef int launch(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize) except -1:
+    cdef size_t size = slices.outer * slices.length * slices.inner
+    cdef int workers
+    if size < RELEASE_FROM:
         kernel(slices)
-    else:
+    elif size < 2 * FSM_SHARE:
         with nogil:
             kernel(slices)
+    else:
+        workers = min(get_workers(), MOST_WORKERS)
+        with nogil:
+            fsm_run(kernel, slices, itemsize, workers)
+    return 0

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastsoftmax import _arguments, _backend, _weighted
+from fastsoftmax import _arguments, _backend, _weighted, _workers
 from fastsoftmax._decisions import Decisions
 from fastsoftmax._front import Place, array_or_scalar, as_source, reduced_shape, rounded
 from fastsoftmax._layout import Layout
 from fastsoftmax._losses import Losses
 
 Array = NDArray[Any]
+
+# The default temperature: to recognise this very number is quicker than to compare.
+_ONE = 1.0
 
 
 class Functions(Decisions, Losses):
@@ -30,9 +33,10 @@ class Functions(Decisions, Losses):
         axis: Any = None,
         *,
         where: ArrayLike | None = None,
-        temperature: ArrayLike = 1.0,
+        temperature: ArrayLike = _ONE,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
+        workers: int | None = None,
     ) -> Any:
         r"""Normalised exponential of the elements along an axis.
 
@@ -55,6 +59,9 @@ class Functions(Decisions, Losses):
             of the two, float16 and bfloat16 in float32, and rounded once.
         out : ndarray, optional
             Where to write the result: of its shape and dtype. It may be `x` itself or overlap it.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -66,10 +73,12 @@ class Functions(Decisions, Losses):
         ------
         TypeError
             If `x` does not consist of numbers or is a masked array or a matrix; if `where` is not
-            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype.
+            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype; if
+            `workers` is not an integer.
         ValueError
             If an axis is repeated; if `where` or `temperature` does not broadcast, or a
-            temperature is not positive and finite; if `out` is read-only or has another shape.
+            temperature is not positive and finite; if `out` is read-only or has another shape; if
+            `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error `x` and `out` are left as they were.
 
@@ -111,7 +120,12 @@ class Functions(Decisions, Losses):
         >>> fastsoftmax.softmax([1.0, 1.0, float("nan")], where=[True, True, False])
         array([0.5, 0.5, 0. ])
         """
-        if where is None and dtype is None and type(temperature) is float and temperature == 1.0:
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.softmax(
+                    x, axis, where=where, temperature=temperature, dtype=dtype, out=out
+                )
+        if where is None and dtype is None and (temperature is _ONE or _is_one(temperature)):
             result = self._kernels.softmax_lane(x, axis, out)
             if result is not None:
                 return result
@@ -123,9 +137,10 @@ class Functions(Decisions, Losses):
         axis: Any = None,
         *,
         where: ArrayLike | None = None,
-        temperature: ArrayLike = 1.0,
+        temperature: ArrayLike = _ONE,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
+        workers: int | None = None,
     ) -> Any:
         r"""Logarithm of the softmax of the elements along an axis.
 
@@ -148,6 +163,9 @@ class Functions(Decisions, Losses):
             of the two, float16 and bfloat16 in float32, and rounded once.
         out : ndarray, optional
             Where to write the result: of its shape and dtype. It may be `x` itself or overlap it.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -159,10 +177,12 @@ class Functions(Decisions, Losses):
         ------
         TypeError
             If `x` does not consist of numbers or is a masked array or a matrix; if `where` is not
-            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype.
+            boolean, `temperature` not real, or `dtype` not floating; if `out` has another dtype; if
+            `workers` is not an integer.
         ValueError
             If an axis is repeated; if `where` or `temperature` does not broadcast, or a
-            temperature is not positive and finite; if `out` is read-only or has another shape.
+            temperature is not positive and finite; if `out` is read-only or has another shape; if
+            `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error `x` and `out` are left as they were.
 
@@ -193,7 +213,12 @@ class Functions(Decisions, Losses):
         >>> print(fastsoftmax.log_softmax([0.0, -40.0])[0])
         -4.248354255291589e-18
         """
-        if where is None and dtype is None and type(temperature) is float and temperature == 1.0:
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.log_softmax(
+                    x, axis, where=where, temperature=temperature, dtype=dtype, out=out
+                )
+        if where is None and dtype is None and (temperature is _ONE or _is_one(temperature)):
             result = self._kernels.log_softmax_lane(x, axis, out)
             if result is not None:
                 return result
@@ -210,6 +235,7 @@ class Functions(Decisions, Losses):
         where: ArrayLike | None = None,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
+        workers: int | None = None,
     ) -> Any:
         r"""Logarithm of the sum of exponentials along an axis.
 
@@ -237,6 +263,9 @@ class Functions(Decisions, Losses):
             one. The work is done in the wider, float16 and bfloat16 in float32, and rounded once.
         out : ndarray, optional
             Where to write the logarithm: of its shape and dtype. It may overlap `a` or `b`.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -251,10 +280,11 @@ class Functions(Decisions, Losses):
         ------
         TypeError
             If `a` or `b` does not consist of numbers or is a masked array or a matrix; if `where`
-            is not boolean, or `dtype` does not fit the input; if `out` has another dtype.
+            is not boolean, or `dtype` does not fit the input; if `out` has another dtype; if
+            `workers` is not an integer.
         ValueError
             If an axis is repeated; if `b` or `where` does not broadcast; if `out` is read-only or
-            has another shape.
+            has another shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error the arguments are left as they were.
 
@@ -288,6 +318,11 @@ class Functions(Decisions, Losses):
         >>> print(round(result, 6), sign)
         1.541325 -1.0
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.logsumexp(
+                    a, axis, b, keepdims, return_sign, where=where, dtype=dtype, out=out
+                )
         if (
             b is None
             and where is None
@@ -480,6 +515,10 @@ def _log_sum_shape(
     if keepdims and not shape:
         return (1,)  # as SciPy has it
     return reduced_shape(shape, axes, keepdims)
+
+
+def _is_one(temperature: ArrayLike) -> bool:
+    return type(temperature) is float and temperature == 1.0
 
 
 def _weighted_log_sum(

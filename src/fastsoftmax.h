@@ -1,7 +1,8 @@
 /* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array.
  *
- * The library never fails and keeps no state: it is handed valid pointers and extents. It allocates
- * nothing but scratch for one row of a large array, and does without if it cannot. */
+ * The library never fails: it is handed valid pointers and extents. It allocates nothing but
+ * scratch for one row of a large array, and does without if it cannot; it keeps no state but the
+ * number of threads at work. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 
@@ -46,6 +47,16 @@ typedef struct {
 /* The backends that this processor and its operating system can run, best first: the one at
  * `index`, or NULL past the last. The scalar backend is always among them. */
 const fsm_backend *fsm_backend_at(size_t index);
+
+/* Elements for each thread, of which fewer are not worth waking one: measured by
+ * benchmarks/threads.py, and discussed in docs/threading.md. */
+#ifndef FSM_SHARE
+#define FSM_SHARE ((size_t)1 << 17)
+#endif
+
+/* Run a kernel, whose elements have so many bytes, in as many threads as gain by it, at most
+ * `workers`. The results are the same to the bit for any number of them. */
+void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers);
 
 #ifdef __cplusplus
 }

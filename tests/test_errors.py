@@ -119,6 +119,9 @@ ERRORS = {
         "dtype .*float8_e5m2",
     ),
     "dtype unknown": (ALL, {"dtype": "float31"}, TypeError, "float31"),
+    "workers zero": (ALL, {"workers": 0}, ValueError, "workers must not be 0"),
+    "workers too far back": (ALL, {"workers": -(10**6)}, ValueError, "workers is -1000000, need"),
+    "workers not whole": (ALL, {"workers": 2.0}, TypeError, "workers must be an integer.*float"),
     "out a list": (ALL, {"out": [0.0] * 6}, TypeError, "out .*ndarray.*list"),
     "out a number": (ALL, {"out": 0.0}, TypeError, "out .*ndarray.*float"),
     "out of another dtype": (

@@ -177,6 +177,7 @@ CONFORMING = {
 }
 
 
+@pytest.mark.thread_unsafe(reason="all threads' memory is traced together")
 @pytest.mark.parametrize("case", CONFORMING)
 def test_nothing_is_copied_that_need_not_be(api, case):
     """Of views in which the axis and the axes around it merge, with a place for the result."""

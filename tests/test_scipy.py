@@ -86,7 +86,7 @@ def test_signatures_begin_as_those_of_scipy(api, function):
     theirs = inspect.signature(getattr(scipy.special, function)).parameters.values()
     shared = [p for p in ours if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     assert [(p.name, p.default) for p in shared] == [(p.name, p.default) for p in theirs]
-    options = {"where": None, "dtype": None, "out": None}
+    options = {"where": None, "dtype": None, "out": None, "workers": None}
     options |= {"temperature": 1.0} if function != "logsumexp" else {}
     added = [p for p in ours if p.kind is inspect.Parameter.KEYWORD_ONLY]
     assert {p.name: p.default for p in added} == options

@@ -1,14 +1,14 @@
-"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, and the polynomial
-of the logarithm in finish.h.
+"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, and the
+polynomial of the logarithm in finish.h.
 
 A table holds T * 2**(j/size) for j below its size. T is common to all terms of a slice and cancels,
 so it is chosen such that every entry lies near a number of the kernel's precision, and the largest
 term, T*2**r, a little below a power of two, where rounding costs least.
 
-Each polynomial is the least-squares fit of the relative error over Chebyshev nodes, which comes within a
-fraction of a bit of the minimax polynomial. Each coefficient is rounded to the kernel's precision
-before the ones above it are fitted again, so the bound printed is that of the coefficients as they
-stand in the source.
+Each polynomial is the least-squares fit of the relative error over Chebyshev nodes, which comes
+within a fraction of a bit of the minimax polynomial. Each coefficient is rounded to the kernel's
+precision before the ones above it are fitted again, so the bound printed is that of the
+coefficients as they stand in the source.
 
     python tools/coefficients.py
 """
