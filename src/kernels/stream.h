@@ -2,7 +2,7 @@
  *
  * A row's terms are kept in scratch and the result is stored past the caches, so that no line of it
  * is read from memory first; the next row is fetched while this one's exponentials are under way.
- * Per element, memory is read once and written once. benchmarks/stream.py measures what it gains.
+ * Per element, memory is read once and written once. benchmarks/stream.c measures what it gains.
  */
 #ifndef FSM_KERNELS_STREAM_H
 #define FSM_KERNELS_STREAM_H
