@@ -6,7 +6,7 @@
 #ifndef FSM_KERNELS_SHORT_ROWS_H
 #define FSM_KERNELS_SHORT_ROWS_H
 
-/* The longest row that gains by it, as measured: see docs/design.md. */
+/* The longest row that gains by it. */
 enum { SHORT = (PARTS > 1 ? 5 : 3) * LANES };
 
 /* Columns are worked on by fours; those past a row's end hold -inf, and count for nothing. */
