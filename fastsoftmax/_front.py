@@ -16,7 +16,7 @@ class Front:
 
     def __init__(self, kernels: _backend.Kernels) -> None:
         self._kernels = kernels
-        self._fallback: _backend.AllKernels = _fallback.Kernels()
+        self._fallback = _fallback.Kernels()
 
     def _kernels_for(
         self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
@@ -24,10 +24,6 @@ class Front:
         """The kernels that can work in this dtype and with these temperatures."""
         is_compiled = work.char in "fd" and (temperature is None or _is_moderate(temperature))
         return self._kernels if is_compiled else self._fallback
-
-    def _kernel(self, name: str, work: np.dtype[Any]) -> Any:
-        """The kernel called `name`: in NumPy if the backend does not have it."""
-        return getattr(self._kernels_for(work), name, None) or getattr(self._fallback, name)
 
 
 class Place:

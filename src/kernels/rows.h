@@ -39,6 +39,7 @@ typedef struct {
   bool shifted; /* the frame has an origin other than 0 */
   bool stores;  /* the terms are stored, for softmax */
   bool fetches; /* as much of p->next is fetched as there is of the row */
+  bool splits;  /* ties are counted apart, for a logarithm */
 } term_flags;
 
 typedef struct {
@@ -61,20 +62,20 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
     if (flags.fetches && whole) v_fetch(p->next + i + k * LANES);
   }
   exp_terms(term, shifted, p->frame, count);
-  if (flags.stores) {
-    vec value[BLOCK];
-    for (size_t k = 0; k < count; k++) {
-      value[k] = v_stored(exp_term_value(&term[k], p->frame));
+  vec value[BLOCK];
+  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&term[k], p->frame));
+  if (flags.stores)
+    for (size_t k = 0; k < count; k++)
       line_store(p->row, p->terms, i + k * LANES, width[k], value[k], 0, false);
-    }
-    sum->rest = wide_add_values(sum->rest, value, count, whole);
-  } else {
+  if (flags.splits) {
     mask tie[BLOCK];
     for (size_t k = 0; k < count; k++) {
       tie[k] = v_equal(x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
     sum->rest = wide_add_terms(sum->rest, tie, term, p->frame, count, whole);
+  } else {
+    sum->rest = wide_add_values(sum->rest, value, count, whole);
   }
 }
 
@@ -91,8 +92,10 @@ FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
 FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
                                  const bool stores, const bool masked) {
   term_pass p = {s, f, max, terms, NULL};
-  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, stores, false});
-  return sum_of_row(&p, (term_flags){masked, true, stores, false});
+  if (v_first(f->origin) == 0)
+    return sum_of_row(&p, (term_flags){.masked = masked, .stores = stores, .splits = !stores});
+  return sum_of_row(
+      &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = !stores});
 }
 
 FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {

@@ -11,6 +11,11 @@
 #include "kernels/columns.h"
 #include "kernels/short_rows.h"
 #include "kernels/stream.h"
+#include "kernels/calls.h"
+#include "kernels/predict.h"
+#include "kernels/top_k.h"
+#include "kernels/losses.h"
+#include "kernels/backward.h"
 
 /* One kernel for each regime. */
 FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
@@ -34,6 +39,17 @@ static void logsumexp(const fsm_slices *s) {
   by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_columns);
 }
 
-#define FSM_KERNELS {softmax, log_softmax, logsumexp}
+#define FSM_KERNELS                                                                                \
+  {softmax,                                                                                        \
+   log_softmax,                                                                                    \
+   logsumexp,                                                                                      \
+   predict,                                                                                        \
+   top_k,                                                                                          \
+   softmax_logsumexp,                                                                              \
+   cross_entropy_labels,                                                                           \
+   cross_entropy_probabilities,                                                                    \
+   softmax_grad_hess,                                                                              \
+   softmax_backward,                                                                               \
+   log_softmax_backward}
 
 #endif
