@@ -261,8 +261,9 @@ def test_the_lane_of_a_loss_leaves_labels_that_are_not_plain(kernels, case):
 def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name, dtype):
     kernels = _backend.get(name)
     functions = Functions(kernels)
-    x = np.random.default_rng(0).normal(0.0, 5.0, (2, 3, 50)).astype(dtype)
-    for x, labels in ((x, np.arange(6).reshape(2, 3)), (x[0], LABELS), (x[0, 0], np.array(7))):
+    cube = np.random.default_rng(0).normal(0.0, 5.0, (2, 3, 50)).astype(dtype)
+    of_cube = cube, np.arange(6).reshape(2, 3)
+    for x, labels in (of_cube, (cube[0], LABELS), (cube[0, 0], np.array(7))):
         wide = np.zeros((*x.shape[:-1], 51), dtype)[..., :-1]
         wide[...] = x  # and so not plain
         for got, wanted in zip(
