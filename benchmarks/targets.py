@@ -35,6 +35,22 @@ TARGETS = (
     Target(Work("softmax", "float16", (128, 1000), -1), "pytorch", 0.40, 0.60),
 )
 
+_PREDICT = [Work("predict", "float32", shape, -1) for shape in ((128, 1000), (64, 32_000))]
+_CONFIDENT = [work._replace(function="predict with confidence") for work in _PREDICT]
+_LOSS = [Work("cross_entropy", "float32", shape, -1) for shape in ((128, 1000), (256, 32_000))]
+_GRADIENT = [work._replace(function="cross_entropy with gradient") for work in _LOSS]
+LOSSES = (
+    *(Target(work, "softmax", 0.25, 0.25) for work in _PREDICT),
+    *(Target(work, "argmax", 1.0, 1.0) for work in _PREDICT),
+    *(Target(work, "softmax", 0.85, 0.85) for work in _CONFIDENT),
+    *(Target(work, "scipy", 0.1, 0.1) for work in (*_PREDICT, *_CONFIDENT)),
+    *(Target(work, "pytorch", 0.3, 0.3) for work in _LOSS),
+    *(Target(work, "pytorch", 0.35, 0.35) for work in _GRADIENT),
+    Target(Work("softmax_backward", "float32", (128, 1000), -1), "pytorch", 0.7, 0.7),
+    Target(Work("top_k", "float32", (64, 128_000), -1), "pytorch", 0.25, 0.25),
+)
+"""Of decisions, losses and gradients. The peer "softmax" is our own, of the best backend."""
+
 SCIPY = {"avx512": 0.15, "avx2": 0.25}
 """For every piece of work that is measured."""
 
@@ -43,12 +59,7 @@ BACKENDS = tuple(SCIPY)
 
 def table(timings: Sequence[Timing]) -> Iterator[list[str]]:
     """Rows of text, the header first: each target beside the ratio that was measured."""
-    measured = {timing.work: timing.seconds for timing in timings}
-    yield ["work", "peer", *(f"{name}{column}" for name in BACKENDS for column in ("", " target"))]
-    for target in TARGETS:
-        if target.work in measured:
-            ratios = [_ratio(measured[target.work], name, target.peer) for name in BACKENDS]
-            yield [str(target.work), target.peer, *_cells(ratios, (target.avx512, target.avx2))]
+    yield from rows(TARGETS, timings)
     worst = [
         max(
             ((_ratio(timing.seconds, name, "scipy"), str(timing.work)) for timing in timings),
@@ -58,6 +69,16 @@ def table(timings: Sequence[Timing]) -> Iterator[list[str]]:
     ]
     cells = _cells([ratio for ratio, _ in worst], SCIPY.values())
     yield [f"the worst of all {len(timings)}: {worst[0][1]}", "scipy", *cells]
+
+
+def rows(targets: Iterable[Target], timings: Sequence[Timing]) -> Iterator[list[str]]:
+    """The same for these targets alone."""
+    measured = {timing.work: timing.seconds for timing in timings}
+    yield ["work", "peer", *(f"{name}{column}" for name in BACKENDS for column in ("", " target"))]
+    for target in targets:
+        if target.work in measured:
+            ratios = [_ratio(measured[target.work], name, target.peer) for name in BACKENDS]
+            yield [str(target.work), target.peer, *_cells(ratios, (target.avx512, target.avx2))]
 
 
 def _ratio(seconds: dict[str, float], backend: str, peer: str) -> float | None:

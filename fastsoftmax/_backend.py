@@ -56,19 +56,6 @@ class Kernels(Protocol):
         self, x: NDArray[Any], out: NDArray[Any], where: NDArray[np.bool_] | None
     ) -> None: ...
 
-    # The quick way of a call with nothing but an array, its axis and perhaps a place for the
-    # result. A lane accepts a call by returning its result; it returns None for any other.
-
-    def softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
-
-    def log_softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
-
-    def logsumexp_lane(self, x: object, axis: object) -> Any: ...
-
-
-class AllKernels(Kernels, Protocol):
-    """What the NumPy backend does beyond that, standing in for the compiled ones."""
-
     def softmax_logsumexp(
         self,
         x: NDArray[Any],
@@ -122,6 +109,35 @@ class AllKernels(Kernels, Protocol):
     def log_softmax_backward(
         self, grad: NDArray[Any], log_y: NDArray[Any], out: NDArray[Any]
     ) -> None: ...
+
+    # The quick way of a call with nothing but arrays, their axis and perhaps a place for the
+    # result. A lane accepts a call by returning its result; it returns None for any other.
+
+    def softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
+
+    def log_softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
+
+    def logsumexp_lane(self, x: object, axis: object) -> Any: ...
+
+    def predict_lane(self, logits: object, axis: object, with_confidence: object) -> Any: ...
+
+    def cross_entropy_lane(
+        self,
+        logits: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+        with_grad: object,
+    ) -> Any: ...
+
+    def softmax_backward_lane(
+        self, grad: object, y: object, axis: object, out: object
+    ) -> NDArray[Any] | None: ...
+
+    def log_softmax_backward_lane(
+        self, grad: object, log_y: object, axis: object, out: object
+    ) -> NDArray[Any] | None: ...
 
 
 class Choice(NamedTuple):

@@ -12,10 +12,35 @@ cdef extern from "fastsoftmax.h":
 
     ctypedef void fsm_kernel(const fsm_slices *) noexcept nogil
 
+    ctypedef struct fsm_array:
+        void *data
+        ptrdiff_t outer, length, inner
+
+    ctypedef struct fsm_call:
+        size_t outer, length, inner
+        fsm_array x, other, where, label, weight
+        fsm_array out, hess, slices, values, index
+        size_t k
+        bint log
+        double label_smoothing, scale
+        void *scratch
+
+    size_t FSM_SCRATCH(size_t length, size_t inner) noexcept nogil
+
+    ctypedef void fsm_call_kernel(const fsm_call *) noexcept nogil
+
     ctypedef struct fsm_kernels:
         fsm_kernel *softmax
         fsm_kernel *log_softmax
         fsm_kernel *logsumexp
+        fsm_call_kernel *predict
+        fsm_call_kernel *top_k
+        fsm_call_kernel *softmax_logsumexp
+        fsm_call_kernel *cross_entropy_labels
+        fsm_call_kernel *cross_entropy_probabilities
+        fsm_call_kernel *softmax_grad_hess
+        fsm_call_kernel *softmax_backward
+        fsm_call_kernel *log_softmax_backward
 
     ctypedef struct fsm_backend:
         const char *name

@@ -29,6 +29,68 @@ class Kernels:
     def logsumexp(
         self, x: NDArray[Any], out: NDArray[Any], where: NDArray[np.bool_] | None
     ) -> None: ...
+    def softmax_logsumexp(
+        self,
+        x: NDArray[Any],
+        out: NDArray[Any],
+        log_sum: NDArray[Any],
+        where: NDArray[np.bool_] | None,
+    ) -> None: ...
+    def predict(
+        self, x: NDArray[Any], index: NDArray[np.intp], confidence: NDArray[Any] | None
+    ) -> None: ...
+    def top_k(
+        self, x: NDArray[Any], values: NDArray[Any], indices: NDArray[np.intp], log: bool
+    ) -> None: ...
+    def cross_entropy_labels(
+        self,
+        x: NDArray[Any],
+        target: NDArray[np.int64],
+        class_weight: NDArray[Any] | None,
+        label_smoothing: float,
+        loss: NDArray[Any],
+        grad: NDArray[Any] | None,
+        scale: float,
+    ) -> None: ...
+    def cross_entropy_probabilities(
+        self,
+        x: NDArray[Any],
+        target: NDArray[Any],
+        class_weight: NDArray[Any] | None,
+        label_smoothing: float,
+        loss: NDArray[Any],
+        grad: NDArray[Any] | None,
+        scale: float,
+    ) -> None: ...
+    def softmax_grad_hess(
+        self,
+        x: NDArray[Any],
+        target: NDArray[np.int64],
+        weight: NDArray[Any] | None,
+        factor: float,
+        grad: NDArray[Any],
+        hess: NDArray[Any],
+    ) -> None: ...
+    def softmax_backward(self, grad: NDArray[Any], y: NDArray[Any], out: NDArray[Any]) -> None: ...
+    def log_softmax_backward(
+        self, grad: NDArray[Any], log_y: NDArray[Any], out: NDArray[Any]
+    ) -> None: ...
     def softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
     def log_softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
     def logsumexp_lane(self, x: object, axis: object) -> Any: ...
+    def predict_lane(self, logits: object, axis: object, with_confidence: object) -> Any: ...
+    def cross_entropy_lane(
+        self,
+        logits: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+        with_grad: object,
+    ) -> Any: ...
+    def softmax_backward_lane(
+        self, grad: object, y: object, axis: object, out: object
+    ) -> NDArray[Any] | None: ...
+    def log_softmax_backward_lane(
+        self, grad: object, log_y: object, axis: object, out: object
+    ) -> NDArray[Any] | None: ...

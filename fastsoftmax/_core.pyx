@@ -7,6 +7,9 @@ Typed memoryviews in, one C call, nothing decided here.
 
 import numpy as np
 
+from libc.math cimport isfinite
+from libc.string cimport memset
+
 from fastsoftmax._workers import get_workers
 
 cimport numpy as cnp
@@ -73,6 +76,77 @@ cdef class Kernels:
         """Log-sum-exp along axis 1 of the 3-D array `x` into the 2-D array `out`."""
         self._call(LOGSUMEXP, x, out[:, np.newaxis, :], None, where)
 
+    def softmax_logsumexp(self, x, out, log_sum, where):
+        """Softmax along axis 1 of `x` into `out`, log-sum-exp into the 2-D `log_sum`."""
+        cdef fsm_call call
+        if x.shape[1] == 0:
+            log_sum.fill(-np.inf)
+        begin(&call, x)
+        call.out = elements(out)
+        call.slices = slices_of(log_sum)
+        if where is not None:
+            call.where = elements(where)
+        launch_call(self._of(x).softmax_logsumexp, &call, x)
+
+    def predict(self, x, index, confidence):
+        """Argmax along axis 1, not empty, of `x` into the 2-D `index`, its softmax beside it."""
+        cdef fsm_call call
+        begin(&call, x)
+        call.index = slices_of(index)
+        if confidence is not None:
+            call.slices = slices_of(confidence)
+        launch_call(self._of(x).predict, &call, x)
+
+    def top_k(self, x, values, indices, log):
+        """The largest softmax or log-softmax values along axis 1, and where they stand."""
+        cdef fsm_call call
+        begin(&call, x)
+        call.values = elements(values)
+        call.index = elements(indices)
+        call.k = values.shape[1]
+        call.log = log
+        launch_call(self._of(x).top_k, &call, x)
+
+    def cross_entropy_labels(self, x, target, class_weight, label_smoothing, loss, grad, scale):
+        """The loss of each slice along axis 1, and `scale` times its gradient."""
+        cdef fsm_call call
+        begin_loss(&call, x, class_weight, label_smoothing, loss, grad, scale)
+        call.label = slices_of(target)
+        launch_call(self._of(x).cross_entropy_labels, &call, x)
+
+    def cross_entropy_probabilities(
+        self, x, target, class_weight, label_smoothing, loss, grad, scale
+    ):
+        """The same for targets of the shape and dtype of `x`."""
+        cdef fsm_call call
+        begin_loss(&call, x, class_weight, label_smoothing, loss, grad, scale)
+        call.other = elements(target)
+        launch_call(self._of(x).cross_entropy_probabilities, &call, x)
+
+    def softmax_grad_hess(self, x, target, weight, factor, grad, hess):
+        """The gradient of each slice's loss, and `factor` times its second derivatives."""
+        cdef fsm_call call
+        begin(&call, x)
+        call.label = slices_of(target)
+        if weight is not None:
+            call.weight = slices_of(weight)
+        call.out = elements(grad)
+        call.hess = elements(hess)
+        call.scale = factor
+        launch_call(self._of(x).softmax_grad_hess, &call, x)
+
+    def softmax_backward(self, grad, y, out):
+        """y (grad - sum(grad y)) along axis 1 into `out`, which may be either of the two."""
+        cdef fsm_call call
+        begin_backward(&call, grad, y, out)
+        launch_call(self._of(y).softmax_backward, &call, y)
+
+    def log_softmax_backward(self, grad, log_y, out):
+        """grad - exp(log_y) sum(grad) along axis 1 into `out`, which may be either of the two."""
+        cdef fsm_call call
+        begin_backward(&call, grad, log_y, out)
+        launch_call(self._of(log_y).log_softmax_backward, &call, log_y)
+
     def softmax_lane(self, x, axis, out):
         """Softmax of a plain array along one axis or all; None for any other call."""
         return self._lane(SOFTMAX, x, axis, out)
@@ -90,6 +164,86 @@ cdef class Kernels:
         """Names of the dtypes that the kernels take."""
         wide = ("float32", "float64")
         return wide if self._backend.f16 is NULL else wide + ("float16", "bfloat16")
+
+    def predict_lane(self, logits, axis, with_confidence):
+        """Argmax of a plain array along its last axis, and its softmax; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray index, confidence
+        if not begin_rows(&call, logits, axis):
+            return None
+        index = new_slices(logits, cnp.NPY_INTP)
+        call.index = rows_of(index, 1)
+        if not with_confidence:
+            launch_call(self._of(logits).predict, &call, logits)
+            return index[()] if cnp.PyArray_NDIM(index) == 0 else index
+        confidence = new_slices(logits, cnp.PyArray_TYPE(logits))
+        call.slices = rows_of(confidence, 1)
+        launch_call(self._of(logits).predict, &call, logits)
+        if cnp.PyArray_NDIM(index) == 0:
+            return index[()], confidence[()]
+        return index, confidence
+
+    def cross_entropy_lane(self, logits, target, axis, ignore_index, reduction, with_grad):
+        """The loss of labels along the last axis, and its gradient; None for any other call.
+
+        The arrays must be plain, the labels classes that are not ignored.
+        """
+        cdef fsm_call call
+        cdef cnp.ndarray losses, grad
+        if (
+            not begin_rows(&call, logits, axis)
+            or not are_labels(target, logits, ignore_index)
+            or type(reduction) is not str
+            or reduction not in ("mean", "sum", "none")
+        ):
+            return None
+        losses = new_slices(logits, cnp.PyArray_TYPE(logits))
+        call.label = rows_of(target, 1)
+        call.slices = rows_of(losses, 1)
+        call.scale = 1.0 / call.outer if reduction == "mean" else 1.0
+        if with_grad:
+            grad = cnp.PyArray_EMPTY(
+                cnp.PyArray_NDIM(logits), cnp.PyArray_DIMS(logits), cnp.PyArray_TYPE(logits), 0
+            )
+            call.out = rows_of(grad, call.length)
+        launch_call(self._of(logits).cross_entropy_labels, &call, logits)
+        if reduction == "none":
+            loss = losses[()] if cnp.PyArray_NDIM(losses) == 0 else losses
+        else:
+            loss = total(losses) / (<double> call.outer if reduction == "mean" else 1.0)
+            loss = losses.dtype.type(loss)
+        return (loss, grad) if with_grad else loss
+
+    def softmax_backward_lane(self, grad, y, axis, out):
+        """`softmax_backward` of plain arrays along their last axis; None for any other call."""
+        return self._backward_lane(True, grad, y, axis, out)
+
+    def log_softmax_backward_lane(self, grad, log_y, axis, out):
+        """`log_softmax_backward` of plain arrays along their last axis; None for any other call."""
+        return self._backward_lane(False, grad, log_y, axis, out)
+
+    cdef _backward_lane(self, bint of_softmax, grad, y, axis, out):
+        cdef fsm_call call
+        cdef const fsm_kernels *kernels
+        if not begin_rows(&call, y, axis) or not is_plain(grad) or not is_like(grad, y):
+            return None
+        if out is None:
+            out = cnp.PyArray_EMPTY(
+                cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(y), 0
+            )
+        elif not is_plain(out) or not may_receive(out, y) or not may_receive(out, grad):
+            return None
+        call.other = rows_of(grad, call.length)
+        call.out = rows_of(out, call.length)
+        kernels = self._of(y)
+        launch_call(
+            kernels.softmax_backward if of_softmax else kernels.log_softmax_backward, &call, y
+        )
+        return out
+
+    cdef const fsm_kernels *_of(self, cnp.ndarray x) noexcept:
+        is_float32 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+        return self._backend.f32 if is_float32 else self._backend.f64
 
     cdef _call(self, function which, x, out, temperature, where):
         if where is not None:
@@ -183,6 +337,19 @@ cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:
     return kernels.logsumexp
 
 
+cdef bint is_plain(x) noexcept:
+    """Whether x is exactly an ndarray, float32 or float64, native, C-contiguous and not empty."""
+    if not cnp.PyArray_CheckExact(x):
+        return False
+    cdef int dtype = cnp.PyArray_TYPE(x)
+    return (
+        (dtype == cnp.NPY_FLOAT32 or dtype == cnp.NPY_FLOAT64)
+        and cnp.PyArray_ISCARRAY_RO(x)
+        and cnp.PyArray_NDIM(x) > 0
+        and cnp.PyArray_SIZE(x) > 0
+    )
+
+
 cdef bint may_receive(cnp.ndarray out, cnp.ndarray x) noexcept:
     """Whether the plain array `out` fits x and is x's memory or disjoint from it."""
     cdef const char *source = <const char *> cnp.PyArray_DATA(x)
@@ -194,6 +361,84 @@ cdef bint may_receive(cnp.ndarray out, cnp.ndarray x) noexcept:
         and cnp.PyArray_SAMESHAPE(out, x)
         and (source == target or source + nbytes <= target or target + nbytes <= source)
     )
+
+
+cdef bint is_like(cnp.ndarray a, cnp.ndarray x) noexcept:
+    """Whether a has the shape and dtype of x."""
+    return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x) and cnp.PyArray_SAMESHAPE(a, x)
+
+
+cdef bint begin_rows(fsm_call *call, x, axis):
+    """Begin a call on the rows of x; false if it is not plain, or the axis not its last."""
+    cdef int ndim
+    if not is_plain(x):
+        return False
+    ndim = cnp.PyArray_NDIM(x)
+    if type(axis) is not int or not (axis == -1 or axis == ndim - 1):
+        return False
+    memset(call, 0, sizeof(fsm_call))
+    call.length = cnp.PyArray_DIM(x, ndim - 1)
+    call.outer = cnp.PyArray_SIZE(x) // call.length
+    call.inner = 1
+    call.x = rows_of(x, call.length)
+    return True
+
+
+cdef fsm_array rows_of(cnp.ndarray a, Py_ssize_t length) noexcept:
+    """A contiguous array as rows of this length."""
+    return [cnp.PyArray_DATA(a), length, 1, 0]
+
+
+cdef cnp.ndarray new_slices(cnp.ndarray x, int dtype):
+    """A new array with an element for each row of x."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - 1, cnp.PyArray_DIMS(x), dtype, 0)
+
+
+cdef bint are_labels(target, cnp.ndarray logits, ignore_index):
+    """Whether target is a plain array of labels, all of them classes and none to be ignored."""
+    cdef cnp.ndarray labels
+    cdef const cnp.npy_int64 *label
+    cdef cnp.npy_int64 ignored
+    cdef cnp.npy_intp classes, i
+    cdef int axis
+    if not cnp.PyArray_CheckExact(target) or type(ignore_index) is not int:
+        return False
+    labels = target
+    if (
+        cnp.PyArray_TYPE(labels) != cnp.NPY_INT64
+        or not cnp.PyArray_ISCARRAY_RO(labels)
+        or cnp.PyArray_NDIM(labels) != cnp.PyArray_NDIM(logits) - 1
+        or not -(2**63) <= ignore_index < 2**63
+    ):
+        return False
+    for axis in range(cnp.PyArray_NDIM(labels)):
+        if cnp.PyArray_DIM(labels, axis) != cnp.PyArray_DIM(logits, axis):
+            return False
+    ignored = ignore_index
+    classes = cnp.PyArray_DIM(logits, cnp.PyArray_NDIM(logits) - 1)
+    label = <const cnp.npy_int64 *> cnp.PyArray_DATA(labels)
+    for i in range(cnp.PyArray_SIZE(labels)):
+        if not 0 <= label[i] < classes or label[i] == ignored:
+            return False
+    return True
+
+
+cdef double total(cnp.ndarray values):
+    """The sum of a contiguous array, rounded once."""
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
+        return sum_of[float](<const float *> cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
+    return sum_of[double](<const double *> cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
+
+
+cdef double sum_of(const real *values, Py_ssize_t size) noexcept:
+    cdef double head = 0, tail = 0, following, part
+    cdef Py_ssize_t i
+    for i in range(size):
+        following = head + values[i]
+        part = following - head
+        tail += (head - (following - part)) + (values[i] - part)
+        head = following
+    return head + tail if isfinite(head) else head
 
 
 cdef run(
@@ -242,3 +487,57 @@ cdef int launch(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize) e
         with nogil:
             fsm_run(kernel, slices, itemsize, workers)
     return 0
+
+
+cdef fsm_array elements(cnp.ndarray a) noexcept:
+    """A 3-D array."""
+    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    return [cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size]
+
+
+cdef fsm_array slices_of(cnp.ndarray a) noexcept:
+    """A 2-D array, of one element for each slice."""
+    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    return [cnp.PyArray_DATA(a), strides[0] // size, 0, strides[1] // size]
+
+
+cdef void begin(fsm_call *call, cnp.ndarray x) noexcept:
+    """A call on x, and nothing else yet."""
+    memset(call, 0, sizeof(fsm_call))
+    call.outer, call.length, call.inner = x.shape[0], x.shape[1], x.shape[2]
+    call.x = elements(x)
+
+
+cdef void begin_loss(
+    fsm_call *call, x, class_weight, double label_smoothing, loss, grad, double scale
+):
+    loss.fill(0)  # of slices without classes
+    begin(call, x)
+    if class_weight is not None:
+        call.weight.data = cnp.PyArray_DATA(class_weight)
+    call.label_smoothing = label_smoothing
+    call.slices = slices_of(loss)
+    if grad is not None:
+        call.out = elements(grad)
+    call.scale = scale
+
+
+cdef void begin_backward(fsm_call *call, grad, y, out):
+    begin(call, y)
+    call.other = elements(grad)
+    call.out = elements(out)
+
+
+cdef launch_call(fsm_call_kernel *kernel, fsm_call *call, x):
+    if call.outer * call.length * call.inner == 0:
+        return
+    if call.inner > 1:
+        scratch = np.empty(FSM_SCRATCH(call.length, call.inner), x.dtype)
+        call.scratch = cnp.PyArray_DATA(scratch)
+    if call.outer * call.length * call.inner < RELEASE_FROM:
+        kernel(call)
+    else:
+        with nogil:
+            kernel(call)

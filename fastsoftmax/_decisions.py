@@ -71,6 +71,9 @@ class Decisions(Front):
         >>> confidence.round(4)
         array([0.6652, 0.4879])
         """
+        result = self._kernels.predict_lane(logits, axis, bool(return_confidence))
+        if result is not None:
+            return result
         array, natural, axis = _one_axis(logits, axis)
         if array.shape[axis] == 0:
             raise ValueError(f"logits has shape {array.shape}, need classes along axis {axis}")
@@ -85,7 +88,7 @@ class Decisions(Front):
         outer, _, inner = layout.shape
         found = np.empty((outer, inner), np.intp)
         confidence = np.empty((outer, inner), work) if return_confidence else None
-        self._kernel("predict", work)(as_source(array, layout, work), found, confidence)
+        self._kernels_for(work).predict(as_source(array, layout, work), found, confidence)
         if array.dtype.kind not in "biu":
             index = rounded(layout.from_slices(found).reshape(shape), found.dtype, None)
         if confidence is None:
@@ -156,7 +159,7 @@ class Decisions(Front):
         values = np.empty((outer, k, inner), work)
         indices = np.empty((outer, k, inner), np.intp)
         if k > 0:
-            self._kernel("top_k", work)(as_source(array, layout, work), values, indices, log)
+            self._kernels_for(work).top_k(as_source(array, layout, work), values, indices, log)
         found = layout.from_elements(values, k)
         return rounded(found, natural, None), layout.from_elements(indices, k)
 

@@ -132,6 +132,28 @@ class Kernels(_fallback_losses.Kernels):
     def logsumexp_lane(self, x: object, axis: object) -> None:
         return None
 
+    def predict_lane(self, logits: object, axis: object, with_confidence: object) -> None:
+        return None
+
+    def cross_entropy_lane(
+        self,
+        logits: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+        with_grad: object,
+    ) -> None:
+        return None
+
+    def softmax_backward_lane(self, grad: object, y: object, axis: object, out: object) -> None:
+        return None
+
+    def log_softmax_backward_lane(
+        self, grad: object, log_y: object, axis: object, out: object
+    ) -> None:
+        return None
+
 
 def _largest(x: Array, k: int) -> NDArray[np.intp]:
     """Where the k largest elements over axis 1 stand, in descending order, equal ones in theirs."""

@@ -16,7 +16,7 @@ class Front:
 
     def __init__(self, kernels: _backend.Kernels) -> None:
         self._kernels = kernels
-        self._fallback: _backend.AllKernels = _fallback.Kernels()
+        self._fallback = _fallback.Kernels()
 
     def _kernels_for(
         self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
@@ -37,10 +37,6 @@ class Front:
             if native.name in self._kernels.dtypes and _is_moderate(temperature):
                 return native
         return _arguments.work_dtype(natural, result)
-
-    def _kernel(self, name: str, work: np.dtype[Any]) -> Any:
-        """The kernel called `name`: in NumPy if the backend does not have it."""
-        return getattr(self._kernels_for(work), name, None) or getattr(self._fallback, name)
 
 
 class Place:

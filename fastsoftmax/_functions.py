@@ -409,7 +409,7 @@ class Functions(Decisions, Losses):
         place = Place(result, axes, work)
         outer, _, inner = place.layout.shape
         log_sum = np.empty((outer, inner), work)
-        self._kernel("softmax_logsumexp", work)(
+        self._kernels_for(work).softmax_logsumexp(
             place.source(logits, copy_to_target=True),
             place.target,
             log_sum,

@@ -129,6 +129,12 @@ class Losses(Front):
         >>> print(fastsoftmax.cross_entropy([40.0, 0.0], 0))
         4.248354255291589e-18
         """
+        if weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
+            quick = self._kernels.cross_entropy_lane(
+                logits, target, axis, ignore_index, reduction, bool(return_grad)
+            )
+            if quick is not None:
+                return quick
         array = _arguments.as_array("logits", logits)
         natural = _arguments.real_dtype("logits", array.dtype)
         work = _arguments.work_dtype(natural, natural)
@@ -166,7 +172,7 @@ class Losses(Front):
             kernel, spread = "cross_entropy_probabilities", as_source(targets, layout, work)
         else:
             kernel, spread = "cross_entropy_labels", layout.slices(np.expand_dims(targets, axis))
-        self._kernel(kernel, work)(
+        getattr(self._kernels_for(work), kernel)(
             source, spread, class_weight, smoothing, losses, place and place.target, scale
         )
         losses = layout.from_slices(losses).reshape(shape)
@@ -315,6 +321,9 @@ class Losses(Front):
         >>> fastsoftmax.softmax_backward([1.0, 0.0, 0.0], y).round(4)
         array([ 0.2227, -0.1628, -0.0599])
         """
+        result = self._kernels.softmax_backward_lane(grad, y, axis, out)
+        if result is not None:
+            return result
         return self._backward("softmax_backward", grad, "y", y, axis, out)
 
     def log_softmax_backward(
@@ -367,6 +376,9 @@ class Losses(Front):
         >>> fastsoftmax.log_softmax_backward([-1.0, 0.0, 0.0], log_y).round(4)
         array([-0.3348,  0.2447,  0.09  ])
         """
+        result = self._kernels.log_softmax_backward_lane(grad, log_y, axis, out)
+        if result is not None:
+            return result
         return self._backward("log_softmax_backward", grad, "log_y", log_y, axis, out)
 
     def softmax_grad_hess(
@@ -448,7 +460,7 @@ class Losses(Front):
         results = [np.empty_like(array, natural, subok=False) for _ in range(2)]
         places = [Place(result, (1,), work) for result in results]
         layout = places[0].layout
-        self._kernel("softmax_grad_hess", work)(
+        self._kernels_for(work).softmax_grad_hess(
             places[0].source(array),
             layout.slices(labels[:, np.newaxis]),
             None if sample_weight is None else layout.slices(sample_weight[:, np.newaxis]),
@@ -476,7 +488,8 @@ class Losses(Front):
             result = np.asarray(_arguments.check_out(out, values.shape, natural))
         work = _arguments.work_dtype(natural, natural)
         place = Place(result, axes, work)
-        self._kernel(function, work)(place.source(given), place.source(values), place.target)
+        kernel = getattr(self._kernels_for(work), function)
+        kernel(place.source(given), place.source(values), place.target)
         place.deliver()
         return array_or_scalar(result) if out is None else out
 

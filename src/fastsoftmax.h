@@ -6,6 +6,7 @@
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -33,8 +34,49 @@ typedef struct {
 
 typedef void fsm_kernel(const fsm_slices *slices);
 
+/* Element (o, l, i) of an array is data[o * outer + l * length + i * inner]. */
+typedef struct {
+  void *data;
+  ptrdiff_t outer, length, inner;
+} fsm_array;
+
+/* The arrays of a call about decisions, losses or gradients, of shape (outer, length, inner) if
+ * nothing else is said. The data of those that it does not have is NULL.
+ *
+ * x, other, out and hess have unit stride along inner, or along length where inner is 1. out may be
+ * the memory of x or other, with the same strides, where the result is a softmax or the gradient of
+ * a backward function; otherwise no array that is written overlaps another. */
+typedef struct {
+  size_t outer, length, inner;
+  fsm_array x;      /* logits; of backward functions the softmax, or its logarithm */
+  fsm_array other;  /* target probabilities; of backward functions the gradient */
+  fsm_array where;  /* unsigned char: 1 where an element takes part and 0 elsewhere */
+  fsm_array label;  /* int64_t, (outer, inner): classes; none if negative */
+  fsm_array weight; /* of classes, (length), contiguous; or of samples, (outer, inner) */
+  fsm_array out;    /* softmax or gradient */
+  fsm_array hess;   /* second derivatives */
+  fsm_array slices; /* (outer, inner): confidence, log-sum-exp or loss */
+  fsm_array values; /* (outer, k, inner): the k largest */
+  fsm_array index;  /* ptrdiff_t, (outer, k, inner): where they stand; of predict, (outer, inner) */
+  size_t k;
+  bool log;               /* values are of log-softmax */
+  double label_smoothing; /* from 0 to 1 */
+  double scale;           /* of gradients of losses; of the second derivatives */
+  void *scratch;          /* FSM_SCRATCH elements where inner > 1 */
+} fsm_call;
+
+/* Elements of scratch: columns are worked on as rows, FSM_COLUMNS of them at a time. */
+enum { FSM_COLUMNS = 16, FSM_PADDING = 16 };
+#define FSM_SCRATCH(length, inner)                                                                 \
+  (4 * ((inner) < FSM_COLUMNS ? (inner) : FSM_COLUMNS) * ((length) + FSM_PADDING))
+
+typedef void fsm_call_kernel(const fsm_call *call);
+
 typedef struct {
   fsm_kernel *softmax, *log_softmax, *logsumexp;
+  fsm_call_kernel *predict, *top_k, *softmax_logsumexp;
+  fsm_call_kernel *cross_entropy_labels, *cross_entropy_probabilities, *softmax_grad_hess;
+  fsm_call_kernel *softmax_backward, *log_softmax_backward;
 } fsm_kernels;
 
 /* The kernels of one instruction set, by dtype: IEEE 754 binary32, binary64, binary16, and

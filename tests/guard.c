@@ -437,6 +437,283 @@ static size_t check_all(const fsm_backend *(*backend_at)(size_t), const dtype *d
   return calls;
 }
 
+/* The calls about decisions, losses and gradients, on finite logits. */
+
+typedef enum { X, OTHER, WHERE, LABEL, WEIGHT, OUT, HESS, SLICES, VALUES, INDEX, ROLES } role;
+
+static const size_t MEMBERS[ROLES] = {
+    offsetof(fsm_call, x),     offsetof(fsm_call, other),  offsetof(fsm_call, where),
+    offsetof(fsm_call, label), offsetof(fsm_call, weight), offsetof(fsm_call, out),
+    offsetof(fsm_call, hess),  offsetof(fsm_call, slices), offsetof(fsm_call, values),
+    offsetof(fsm_call, index),
+};
+
+/* What there is to give, and what is wanted, in C order; and the shapes. */
+static struct {
+  shape shapes[ROLES];
+  double elements[ROLES][MOST_ELEMENTS];
+  size_t k;
+  bool log;
+  double smoothing, scale;
+} posed;
+
+/* A slice of the problem, its shares, and their logarithms. */
+static struct {
+  long double x[MOST_ELEMENTS], share[MOST_ELEMENTS], log_share[MOST_ELEMENTS], log_sum;
+  bool takes_part[MOST_ELEMENTS];
+  size_t o, c, length;
+} row;
+
+static double *posed_at(role r, size_t l) {
+  return &posed.elements[r][at(posed.shapes[r], row.o, l, row.c)];
+}
+
+static void want_softmax_logsumexp(void) {
+  for (size_t l = 0; l < row.length; l++)
+    *posed_at(OUT, l) = row.takes_part[l] ? (double)row.share[l] : 0;
+  *posed_at(SLICES, 0) = (double)row.log_sum;
+}
+
+static void want_top_k(void) {
+  static bool is_taken[MOST_ELEMENTS];
+  memset(is_taken, 0, sizeof is_taken);
+  for (size_t i = 0; i < posed.k; i++) {
+    size_t best = row.length;
+    for (size_t l = 0; l < row.length; l++)
+      if (!is_taken[l] && (best == row.length || row.x[l] > row.x[best])) best = l;
+    is_taken[best] = true;
+    *posed_at(INDEX, i) = (double)best;
+    if (posed.shapes[VALUES].length)
+      *posed_at(VALUES, i) = (double)(posed.log ? row.log_share[best] : row.share[best]);
+    else
+      *posed_at(SLICES, 0) = (double)row.share[best];
+  }
+}
+
+static void want_loss(long double (*target)(size_t l)) {
+  long double loss = 0, total = 0;
+  bool is_ignored = posed.shapes[LABEL].length && *posed_at(LABEL, 0) < 0;
+  for (size_t l = 0; l < row.length; l++) total += target(l);
+  for (size_t l = 0; l < row.length; l++) {
+    if (target(l) != 0) loss -= target(l) * row.log_share[l];
+    long double grad = (row.share[l] * total - target(l)) * posed.scale;
+    *posed_at(OUT, l) = is_ignored ? 0 : (double)grad;
+  }
+  *posed_at(SLICES, 0) = is_ignored ? 0 : (double)loss;
+}
+static long double part_of(long double target, size_t l) {
+  long double part = target * (1 - posed.smoothing) + posed.smoothing / (double)row.length;
+  return part * posed.elements[WEIGHT][l];
+}
+static long double label_part(size_t l) { return part_of(*posed_at(LABEL, 0) == (double)l, l); }
+static long double given_part(size_t l) { return part_of(*posed_at(OTHER, l), l); }
+static void want_loss_of_label(void) { want_loss(label_part); }
+static void want_loss_of_probabilities(void) { want_loss(given_part); }
+
+static void want_grad_hess(void) {
+  for (size_t l = 0; l < row.length; l++) {
+    long double share = row.share[l], weight = *posed_at(WEIGHT, 0);
+    *posed_at(OUT, l) = (double)(weight * (share - (*posed_at(LABEL, 0) == (double)l)));
+    *posed_at(HESS, l) = (double)(weight * posed.scale * share * (1 - share));
+  }
+}
+
+static void want_backward(bool of_log) {
+  long double sum = 0;
+  for (size_t l = 0; l < row.length; l++) sum += *posed_at(OTHER, l) * (of_log ? 1 : row.x[l]);
+  for (size_t l = 0; l < row.length; l++) {
+    long double grad = *posed_at(OTHER, l), y = row.x[l];
+    *posed_at(OUT, l) = (double)(of_log ? grad - expl(y) * sum : y * (grad - sum));
+  }
+}
+static void want_softmax_backward(void) { want_backward(false); }
+static void want_log_softmax_backward(void) { want_backward(true); }
+
+#define HAS(r) (1u << (r))
+#define HAS_LOSS HAS(WEIGHT) | HAS(OUT) | HAS(SLICES)
+typedef struct {
+  const char *name;
+  unsigned roles;
+  void (*want)(void);
+  size_t kernel; /* where in fsm_kernels */
+} call_function;
+static const call_function CALLS[] = {
+    {"predict", HAS(SLICES) | HAS(INDEX), want_top_k, offsetof(fsm_kernels, predict)},
+    {"top_k", HAS(VALUES) | HAS(INDEX), want_top_k, offsetof(fsm_kernels, top_k)},
+    {"softmax_logsumexp", HAS(WHERE) | HAS(OUT) | HAS(SLICES), want_softmax_logsumexp,
+     offsetof(fsm_kernels, softmax_logsumexp)},
+    {"cross_entropy_labels", HAS(LABEL) | HAS_LOSS, want_loss_of_label,
+     offsetof(fsm_kernels, cross_entropy_labels)},
+    {"cross_entropy_probabilities", HAS(OTHER) | HAS_LOSS, want_loss_of_probabilities,
+     offsetof(fsm_kernels, cross_entropy_probabilities)},
+    {"softmax_grad_hess", HAS(LABEL) | HAS(WEIGHT) | HAS(OUT) | HAS(HESS), want_grad_hess,
+     offsetof(fsm_kernels, softmax_grad_hess)},
+    {"softmax_backward", HAS(OTHER) | HAS(OUT), want_softmax_backward,
+     offsetof(fsm_kernels, softmax_backward)},
+    {"log_softmax_backward", HAS(OTHER) | HAS(OUT), want_log_softmax_backward,
+     offsetof(fsm_kernels, log_softmax_backward)},
+};
+static const call_function *calling;
+
+static bool is_backward(void) {
+  return calling->want == want_softmax_backward || calling->want == want_log_softmax_backward;
+}
+static bool weighs_samples(void) { return calling->want == want_grad_hess; }
+
+static double draw(role r, const dtype *d, size_t length) {
+  double value;
+  if (r == WHERE) return uniform() < 0.7;
+  if (r == LABEL) return below(8) == 0 && !weighs_samples() ? -1 : (double)below(length);
+  if (r == WEIGHT) return 0.5 + uniform();
+  d->set(&value, 20 * uniform() - 10);
+  if (r == OTHER) d->set(&value, is_backward() ? (2 * uniform() - 1) / (double)length : uniform());
+  if (r == X && calling->want == want_softmax_backward) d->set(&value, uniform() / (double)length);
+  if (r == X && calling->want == want_log_softmax_backward) d->set(&value, -10 * uniform());
+  return d->get(&value);
+}
+
+static void pose_call(shape s, const dtype *d) {
+  unsigned roles = calling->roles | HAS(X);
+  shape one = {s.outer, 1, s.inner};
+  bool is_predict = calling->want == want_top_k && !(roles & HAS(VALUES));
+  posed.k = is_predict ? 1 : 1 + below(s.length < 20 ? s.length : 20);
+  posed.log = below(2);
+  posed.smoothing = below(2) ? 0 : 0.125;
+  posed.scale = 0.5;
+  for (role r = X; r < ROLES; r++) {
+    shape of_role = s;
+    if (r == LABEL || r == SLICES) of_role = one;
+    if (r == WEIGHT) of_role = weighs_samples() ? one : (shape){1, 1, s.length};
+    if (r == VALUES || r == INDEX) of_role.length = posed.k;
+    posed.shapes[r] = roles & HAS(r) ? of_role : (shape){0, 0, 0};
+    for (size_t i = 0; i < size_of(posed.shapes[r]); i++)
+      posed.elements[r][i] = draw(r, d, s.length);
+  }
+  row.length = s.length;
+  for (row.o = 0; row.o < s.outer; row.o++)
+    for (row.c = 0; row.c < s.inner; row.c++) {
+      long double max = -INFINITY, sum = 0;
+      for (size_t l = 0; l < s.length; l++) {
+        row.x[l] = *posed_at(X, l);
+        row.takes_part[l] = !(roles & HAS(WHERE)) || *posed_at(WHERE, l) != 0;
+        if (row.takes_part[l] && row.x[l] > max) max = row.x[l];
+      }
+      for (size_t l = 0; l < s.length; l++)
+        if (row.takes_part[l]) sum += expl(row.x[l] - max);
+      row.log_sum = sum > 0 ? max + logl(sum) : max;
+      for (size_t l = 0; l < s.length; l++) {
+        row.log_share[l] = row.x[l] - row.log_sum;
+        row.share[l] = expl(row.log_share[l]);
+      }
+      calling->want();
+    }
+}
+
+static void set_element(role r, unsigned char *p, double value) {
+  int64_t label = (int64_t)value;
+  if (r == WHERE)
+    *p = (unsigned char)value;
+  else if (r == LABEL)
+    memcpy(p, &label, sizeof label);
+  else if (r == WEIGHT)
+    *(double *)p = value;
+  else
+    of->set(p, value);
+}
+
+static bool is_wanted(role r, const unsigned char *p, double wanted) {
+  if (r == INDEX) return (double)*(const ptrdiff_t *)p == wanted;
+  double got = of->get(p);
+  if (isinf(wanted)) return got == wanted;
+  return fabs(got - wanted) <= of->tolerance * (fabs(wanted) + 1);
+}
+
+static void print_wrong_call(void) {
+  shape s = posed.shapes[X];
+  fprintf(stderr, "%s of %s on %s, shape (%zu, %zu, %zu), k %zu, smoothing %g\n", calling->name,
+          of->name, backend->name, s.outer, s.length, s.inner, posed.k, posed.smoothing);
+}
+
+static void fail_call(const char *what, role r) {
+  fprintf(stderr, "%s: array %d\n", what, (int)r);
+  print_wrong_call();
+  exit(1);
+}
+
+static void check_call(bool at_end, bool is_apart) {
+  static unsigned char *regions[ROLES], *copies[ROLES], *scratch;
+  array arrays[ROLES] = {0};
+  shape s = posed.shapes[X];
+  fsm_call call = {.outer = s.outer, .length = s.length, .inner = s.inner};
+  for (role r = X; r < ROLES; r++) {
+    if (!size_of(posed.shapes[r])) continue;
+    if (!regions[r]) {
+      regions[r] = fenced();
+      copies[r] = malloc(REGION);
+    }
+    bool is_unit = r == X || r == OTHER || r == OUT || r == HESS;
+    size_t size = r == WHERE ? 1 : r == LABEL || r == WEIGHT || r == INDEX ? 8 : of->size;
+    layout y = draw_layout(is_unit || (r == WEIGHT && !weighs_samples()), at_end,
+                           is_apart ? below(MOST_LANES + 1) : 0);
+    if (r == WEIGHT) y.is_reversed = false;
+    array a = arrays[r] = place(regions[r], posed.shapes[r], size, &y);
+    const double *value = posed.elements[r];
+    for (size_t o = 0; r < OUT && o < a.shape.outer; o++)
+      for (size_t l = 0; l < a.shape.length; l++)
+        for (size_t c = 0; c < a.shape.inner; c++) set_element(r, element(&a, o, l, c), *value++);
+    memcpy(copies[r], a.from, (size_t)(a.to - a.from));
+    forbid_surroundings(&a);
+    fsm_array argument = {a.first, a.outer, a.length, a.inner};
+    memcpy((char *)&call + MEMBERS[r], &argument, sizeof argument);
+  }
+  call.k = posed.k;
+  call.log = posed.log;
+  call.label_smoothing = posed.smoothing;
+  call.scale = posed.scale;
+  if (s.inner > 1) {
+    if (!scratch) scratch = fenced();
+    call.scratch = scratch + REGION - FSM_SCRATCH(s.length, s.inner) * of->size;
+  }
+
+  const fsm_kernels *kernels = kernels_of(of);
+  fsm_call_kernel *kernel;
+  memcpy(&kernel, (const char *)kernels + calling->kernel, sizeof kernel);
+  kernel(&call);
+
+  for (role r = X; r < ROLES; r++) {
+    array a = arrays[r];
+    if (!a.first) continue;
+    ALLOW(a.from, (size_t)(a.to - a.from));
+    if (r < OUT) {
+      if (memcmp(copies[r], a.from, (size_t)(a.to - a.from))) fail_call("an input has changed", r);
+      continue;
+    }
+    const double *wanted = posed.elements[r];
+    for (size_t o = 0; o < a.shape.outer; o++)
+      for (size_t l = 0; l < a.shape.length; l++)
+        for (size_t c = 0; c < a.shape.inner; c++) {
+          unsigned char *p = element(&a, o, l, c);
+          if (!is_wanted(r, p, *wanted)) fail_call("a wrong result", r);
+          wanted++;
+          memset(p, CANARY, a.itemsize);
+        }
+    for (const unsigned char *p = a.from; p < a.to; p++)
+      if (*p != CANARY) fail_call("a byte beside the results has changed", r);
+  }
+}
+
+static size_t check_calls(const fsm_backend *(*backend_at)(size_t), shape s, const dtype *d) {
+  size_t calls = 0;
+  of = d;
+  problem.shape = s; /* for draw_layout */
+  for (calling = CALLS; calling < CALLS + LENGTH(CALLS); calling++) {
+    pose_call(s, d);
+    for (size_t b = 0; (backend = backend_at(b)); b++)
+      for (unsigned place = 0; place < 4; place++, calls++) check_call(place & 1, place & 2);
+  }
+  return calls;
+}
+
 /* With and without a mask, of each kind, and temperatures; each of these problems with a
  * probability of `share`. Between them they put x at every offset; those without temperatures, at
  * half of them. */
@@ -448,6 +725,8 @@ static size_t check_shape(const fsm_backend *(*backend_at)(size_t), shape s, dou
       pose(s, &DTYPES[d], options & 3, options & 4);
       calls += check_all(backend_at, &DTYPES[d], 2 * options + s.length);
     }
+  for (size_t d = 0; d < LENGTH(DTYPES) && DTYPES[d].size > sizeof(uint16_t); d++)
+    if (size_of(s) && uniform() < share) calls += check_calls(backend_at, s, &DTYPES[d]);
   return calls;
 }
 

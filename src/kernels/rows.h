@@ -38,8 +38,9 @@ typedef struct {
 typedef struct {
   bool masked;
   bool shifted; /* the frame has an origin other than 0 */
-  bool shares;  /* for softmax: all terms are summed, and stored if they can be */
+  bool stores;  /* the terms are kept, if they can be */
   bool fetches; /* as much of p->next is fetched as there is of the row */
+  bool splits;  /* ties are counted apart, for a logarithm */
 } term_flags;
 
 typedef struct {
@@ -74,23 +75,24 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
                           const term_flags flags) {
   row_block b;
   terms_of_block(&b, p, i, whole, flags);
-  if (flags.shares) {
-    vec value[BLOCK];
+  vec value[BLOCK];
+  for (size_t k = 0; k < BLOCK; k++) value[k] = v_stored(exp_term_value(&b.term[k], p->frame));
+  if (flags.stores)
     for (size_t k = 0; k < BLOCK; k++) {
-      value[k] = v_stored(exp_term_value(&b.term[k], p->frame));
       if (KEEPS_TERMS)
         line_store(p->row, p->terms, i + k * LANES, b.width[k], value[k], 0, false);
       else if (p->scratch)
         v_store_real(p->scratch + i + k * LANES, value[k]);
     }
-    sum->rest = wide_add_values(sum->rest, value, BLOCK, whole);
-  } else {
+  if (flags.splits) {
     mask tie[BLOCK];
     for (size_t k = 0; k < BLOCK; k++) {
       tie[k] = v_equal(b.x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
     sum->rest = wide_add_terms(sum->rest, tie, b.term, p->frame, BLOCK, whole);
+  } else {
+    sum->rest = wide_add_values(sum->rest, value, BLOCK, whole);
   }
 }
 
@@ -103,12 +105,14 @@ FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
   return result;
 }
 
-/* The sum of a row's terms, which softmax also keeps. */
+/* The sum of a row's terms: for softmax, which keeps them, of all; for a logarithm without ties. */
 FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
-                                 real *scratch, const bool shares, const bool masked) {
+                                 real *scratch, const bool stores, const bool masked) {
   term_pass p = {s, f, max, terms, scratch, NULL};
-  if (v_first(f->origin) == 0) return sum_of_row(&p, (term_flags){masked, false, shares, false});
-  return sum_of_row(&p, (term_flags){masked, true, shares, false});
+  if (v_first(f->origin) == 0)
+    return sum_of_row(&p, (term_flags){.masked = masked, .stores = stores, .splits = !stores});
+  return sum_of_row(
+      &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = !stores});
 }
 
 FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
@@ -124,7 +128,7 @@ FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t w
   line_store(terms, out, i, width, y, 0, masked);
 }
 
-FSM_INLINE void scale_terms(const line *s, storage *out, vec_pair scale, const bool masked) {
+FSM_INLINE void scale_stored_terms(const line *s, storage *out, vec_pair scale, const bool masked) {
   line terms = {out, s->length, s->where, s->where_stride};
   size_t i = 0;
   for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
@@ -178,7 +182,7 @@ FSM_INLINE real softmax_row(const line *s, storage *out, const tempering *t, rea
   vec_pair scale = scale_of(&sum.rest, max);
   real next_maximum = max_of_next(next, masked);
   if (KEEPS_TERMS)
-    scale_terms(s, out, scale, masked);
+    scale_stored_terms(s, out, scale, masked);
   else if (scratch)
     scale_scratch(scratch, s, out, scale, masked);
   else

@@ -11,6 +11,13 @@
 #include "kernels/columns.h"
 #include "kernels/short_rows.h"
 #include "kernels/stream.h"
+#if defined FSM_FLOAT32 || defined FSM_FLOAT64
+#include "kernels/calls.h"
+#include "kernels/predict.h"
+#include "kernels/top_k.h"
+#include "kernels/losses.h"
+#include "kernels/backward.h"
+#endif
 
 /* One kernel for each regime. */
 FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
@@ -34,6 +41,21 @@ static void logsumexp(const fsm_slices *s) {
   by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_columns);
 }
 
-#define FSM_KERNELS {softmax, log_softmax, logsumexp}
+#if defined FSM_FLOAT32 || defined FSM_FLOAT64
+#define FSM_KERNELS                                                                                \
+  {softmax,                                                                                        \
+   log_softmax,                                                                                    \
+   logsumexp,                                                                                      \
+   predict,                                                                                        \
+   top_k,                                                                                          \
+   softmax_logsumexp,                                                                              \
+   cross_entropy_labels,                                                                           \
+   cross_entropy_probabilities,                                                                    \
+   softmax_grad_hess,                                                                              \
+   softmax_backward,                                                                               \
+   log_softmax_backward}
+#else /* the others are not offered for 16 bits */
+#define FSM_KERNELS {.softmax = softmax, .log_softmax = log_softmax, .logsumexp = logsumexp}
+#endif
 
 #endif

@@ -168,6 +168,8 @@ static inline vec v_bits_add(vec a, vec b) {
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline mask v_unordered(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
+static inline mask v_or(mask a, mask b) { return _mm256_or_ps(a, b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
@@ -276,6 +278,8 @@ static inline vec v_bits_add(vec a, vec b) {
 
 static inline mask v_equal(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+static inline mask v_unordered(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_UNORD_Q); }
+static inline mask v_or(mask a, mask b) { return _mm256_or_pd(a, b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_pd(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_pd(m) == 0xf; }

@@ -141,6 +141,8 @@ static inline vec v_bits_add(vec a, vec b) {
 
 static inline mask v_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_unordered(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+static inline mask v_or(mask a, mask b) { return (mask)(a | b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_ps((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_ps(b, m, a); }
 static inline bool v_all(mask m) { return m == 0xffff; }
@@ -233,6 +235,8 @@ static inline vec v_bits_add(vec a, vec b) {
 
 static inline mask v_equal(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 static inline mask v_less(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline mask v_unordered(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
+static inline mask v_or(mask a, mask b) { return (mask)(a | b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_pd((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_pd(b, m, a); }
 static inline bool v_all(mask m) { return m == 0xff; }

@@ -89,6 +89,9 @@ static inline vec v_bits_add(vec a, vec b) { return with_bits(bits_of(a) + bits_
 
 static inline mask v_equal(vec a, vec b) { return a == b; }
 static inline mask v_less(vec a, vec b) { return a < b; }
+/* Whether either is NaN. */
+static inline mask v_unordered(vec a, vec b) { return a != a || b != b; }
+static inline mask v_or(mask a, mask b) { return a || b; }
 static inline vec v_zero_where(mask m, vec a) { return m ? 0 : a; }
 static inline vec v_select(mask m, vec a, vec b) { return m ? a : b; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }

@@ -1,0 +1,126 @@
+/* Gradients through softmax and log-softmax.
+ *
+ * Two passes: a sum, and the result. Memory touched per element: four reads and one write, all but
+ * two reads from cache for rows that fit one. */
+#ifndef FSM_KERNELS_BACKWARD_H
+#define FSM_KERNELS_BACKWARD_H
+
+/* Sums of doubles, or of pairs where real is double: in vectors, four at a time for their latency
+ * to overlap. */
+enum { SUMS = 4 };
+
+#ifdef FSM_REAL_DOUBLE
+typedef dvec_pair sum_lanes;
+FSM_INLINE sum_lanes no_sum(void) { return (dvec_pair){d_set1(0), d_set1(0)}; }
+FSM_INLINE sum_lanes sum_add(sum_lanes sum, vec a) { return pair_add(sum, a, d_set1(0)); }
+FSM_INLINE sum_lanes sum_add_product(sum_lanes sum, vec a, vec b) {
+  vec product = d_mul(a, b);
+  return pair_add(sum, product, v_fma(a, b, d_sub(d_set1(0), product)));
+}
+FSM_INLINE void sum_reduce(const sum_lanes *lanes, double sum[2]) {
+  sum[0] = sum[1] = 0;
+  for (size_t k = 0; k < SUMS; k++) {
+    double part[2];
+    reduce_pair(lanes[k], part);
+    add_to_pair(&sum[0], &sum[1], part[0], part[1]);
+  }
+}
+#else
+typedef doubles sum_lanes;
+FSM_INLINE sum_lanes no_sum(void) { return doubles_set1(0); }
+FSM_INLINE sum_lanes sum_add(sum_lanes sum, vec a) { return wide_add(sum, a); }
+FSM_INLINE sum_lanes sum_add_product(sum_lanes sum, vec a, vec b) {
+  doubles x = widen(a), y = widen(b);
+  for (int p = 0; p < PARTS; p++) sum.part[p] = d_fma(x.part[p], y.part[p], sum.part[p]);
+  return sum;
+}
+FSM_INLINE void sum_reduce(const sum_lanes *lanes, double sum[2]) {
+  dvec total = d_set1(0);
+  for (size_t k = 0; k < SUMS; k++)
+    for (int p = 0; p < PARTS; p++) total = d_add(total, lanes[k].part[p]);
+  sum[0] = d_reduce_add(total);
+  sum[1] = 0;
+}
+#endif
+
+FSM_INLINE sum_lanes sum_vector(sum_lanes sum, const storage *a, const storage *b, size_t i,
+                                size_t width) {
+  vec x = load_or_0(a, i, width);
+  return b ? sum_add_product(sum, x, load_or_0(b, i, width)) : sum_add(sum, x);
+}
+
+/* The sum of a, or of a*b unless b is NULL, as hi + lo. */
+FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double sum[2]) {
+  sum_lanes lanes[SUMS];
+  size_t i = 0;
+  for (size_t k = 0; k < SUMS; k++) lanes[k] = no_sum();
+  for (; i + SUMS * LANES <= length; i += SUMS * LANES)
+    for (size_t k = 0; k < SUMS; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
+  for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
+  if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
+  sum_reduce(lanes, sum);
+}
+
+FSM_INLINE void softmax_backward_at(const slice *s, size_t i, size_t width, vec_pair inner) {
+  line row = {s->out, s->x.length, NULL, 0};
+  vec y = load_or_0(s->x.x, i, width), grad = load_or_0(s->other, i, width);
+  vec difference = v_sub(v_sub(grad, inner.hi), inner.lo);
+  line_store(&row, s->out, i, width, v_mul(y, difference), 0, false);
+}
+
+/* y (grad - sum(grad y)). */
+FSM_INLINE void softmax_backward_slice(const slice *s) {
+  size_t length = s->x.length, i = 0;
+  double sum[2];
+  sum_of(s->other, s->x.x, length, sum);
+  vec_pair inner = pair_set1(sum[0], sum[1]);
+  for (; i + LANES <= length; i += LANES) softmax_backward_at(s, i, LANES, inner);
+  if (i < length) softmax_backward_at(s, i, length - i, inner);
+}
+
+/* grad (1 - y) - y (sum(grad) - grad) with y = exp(log_y). */
+static double log_softmax_gradient(double grad, double log_y, const double sum[2]) {
+  return -expm1(log_y) * grad - exp(log_y) * ((sum[0] - grad) + sum[1]);
+}
+
+/* Of a log_y from here on, 1 - y cannot be had from y; of one above 0, which no log-softmax has,
+ * the exponential is not that of exp.h. Both go to the C library. */
+#define NEARLY_CERTAIN ((real) - 0.6875)
+
+FSM_INLINE void log_softmax_backward_slice(const slice *s) {
+  size_t length = s->x.length;
+  double sum[2];
+  sum_of(s->other, NULL, length, sum);
+  vec_pair total = pair_set1(sum[0], sum[1]);
+  tempering t = tempering_set1(tempering_of(1));
+  exp_frame f = frame_of(v_set1(0), &t);
+  vec_pair scale = pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0);
+  line row = {s->out, length, NULL, 0};
+  for (size_t i = 0; i < length; i += LANES) {
+    size_t width = length - i < LANES ? length - i : LANES;
+    vec log_y = line_load(&s->x, i, width, false), grad = load_or_0(s->other, i, width);
+    exp_term term;
+    exp_terms(&term, &log_y, &f, 1);
+    vec y = scaled(exp_term_value(&term, &f), scale);
+    vec others = v_add(v_sub(total.hi, grad), total.lo);
+    vec result = v_sub(v_mul(grad, v_sub(v_set1(1), y)), v_mul(y, others));
+    if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), log_y))) {
+      real log_values[LANES], grads[LANES], results[LANES];
+      v_store_real(log_values, log_y);
+      v_store_real(grads, grad);
+      v_store_real(results, result);
+      for (size_t k = 0; k < width; k++)
+        if (log_values[k] > NEARLY_CERTAIN)
+          results[k] = (real)log_softmax_gradient(grads[k], log_values[k], sum);
+      result = v_load_real(results);
+    }
+    line_store(&row, s->out, i, width, result, 0, false);
+  }
+}
+
+static void softmax_backward(const fsm_call *c) { for_each_slice(c, softmax_backward_slice); }
+static void log_softmax_backward(const fsm_call *c) {
+  for_each_slice(c, log_softmax_backward_slice);
+}
+
+#endif

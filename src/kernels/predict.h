@@ -1,0 +1,66 @@
+/* The class of the largest logit, and its softmax value.
+ *
+ * Elements are read in chunks; what is kept of one is its maximum and, where that is larger than
+ * all before, its place. The last such chunk is searched once more. Memory touched per element: one
+ * read; with the softmax value another one, from cache for rows that fit one. */
+#ifndef FSM_KERNELS_PREDICT_H
+#define FSM_KERNELS_PREDICT_H
+
+enum { CHUNK = 16 * LANES };
+
+/* The maximum, in some lane, of the elements from i to before `end`; and where there is NaN. */
+FSM_INLINE vec chunk_max(const line *s, size_t i, size_t end, mask *nan) {
+  vec m[4];
+  for (size_t k = 0; k < 4; k++) m[k] = v_set1(-(real)INFINITY);
+  for (; i + 4 * LANES <= end; i += 4 * LANES) {
+    vec x[4];
+    for (size_t k = 0; k < 4; k++) x[k] = line_load(s, i + k * LANES, LANES, false);
+    for (size_t k = 0; k < 4; k++) m[k] = v_max(x[k], m[k]);
+    *nan = v_or(*nan, v_or(v_unordered(x[0], x[1]), v_unordered(x[2], x[3])));
+  }
+  for (; i < end; i += LANES) {
+    vec x = line_load(s, i, end - i < LANES ? end - i : LANES, false);
+    m[0] = v_max(x, m[0]);
+    *nan = v_or(*nan, v_unordered(x, x));
+  }
+  return v_max(v_max(m[0], m[1]), v_max(m[2], m[3]));
+}
+
+static size_t first_nan(const line *s, size_t i) {
+  while (!((real)s->x[i] != (real)s->x[i])) i++;
+  return i;
+}
+
+/* Where the first of the largest elements is, NaN being larger than any; and the maximum. */
+static size_t argmax(const line *s, real *maximum) {
+  mask nan = v_unordered(v_set1(0), v_set1(0));
+  vec best = v_set1(-(real)INFINITY);
+  size_t from = 0;
+  for (size_t i = 0; i < s->length; i += CHUNK) {
+    vec m = s->length - i >= CHUNK ? chunk_max(s, i, i + CHUNK, &nan)
+                                   : chunk_max(s, i, s->length, &nan);
+    if (!v_count_true(v_or(nan, v_less(best, m)))) continue;
+    if (v_count_true(nan)) {
+      *maximum = (real)NAN;
+      return first_nan(s, i);
+    }
+    best = v_set1(v_reduce_max(m));
+    from = i;
+  }
+  *maximum = v_first(best);
+  return first_equal(s, from, *maximum);
+}
+
+FSM_INLINE void predict_slice(const slice *s) {
+  real maximum;
+  *index_of(s) = (ptrdiff_t)argmax(&s->x, &maximum);
+  if (!s->call->slices.data) return;
+  tempering t = tempering_set1(tempering_of(1));
+  vec max = v_set1(maximum);
+  exp_frame f = frame_of(max, &t);
+  *result_of(s) = (storage)v_first(softmax_of(max, &f, softmax_scale(&s->x, max, &f)));
+}
+
+static void predict(const fsm_call *c) { for_each_slice(c, predict_slice); }
+
+#endif
