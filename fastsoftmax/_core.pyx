@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The compiled kernels, behind the interface of `_fallback`.
 
-Typed memoryviews in, one C call, nothing decided here.
+Arrays in, one C call, nothing decided here.
 """
 
 import numpy as np

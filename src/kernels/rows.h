@@ -63,7 +63,9 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
   }
   exp_terms(term, shifted, p->frame, count);
   vec value[BLOCK];
-  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&term[k], p->frame));
+  for (size_t k = 0; k < count; k++) /* in a sum, what would be 0 does not show */
+    value[k] =
+        flags.stores ? v_stored(exp_term_value(&term[k], p->frame)) : unfloored_value(&term[k]);
   if (flags.stores)
     for (size_t k = 0; k < count; k++)
       line_store(p->row, p->terms, i + k * LANES, width[k], value[k], 0, false);
