@@ -105,10 +105,32 @@ static inline double first_of(dvec a) {
   return lanes[0];
 }
 
-/* The sum of a row's terms, with ties apart if it `splits` it. They are stored as well unless
- * `terms` is NULL. */
+/* The sum of the terms of a row of one vector at most, with ties apart if it `splits` it. They are
+ * stored as well unless `terms` is NULL. */
+static term_sum sum_of_vector(const line *s, vec max, const exp_frame *f, storage *terms,
+                              bool splits) {
+  vec x = s->where ? line_load(s, 0, s->length, true) : line_load(s, 0, s->length, false);
+  vec shifted = v_sub(x, f->origin);
+  exp_term term;
+  exp_terms(&term, &shifted, f, 1);
+  vec value = v_stored(exp_term_value(&term, f));
+  if (terms) line_store(s, terms, 0, s->length, value, 0, false);
+  term_sum sum = {doubles_set1(0), wide_zero()};
+  if (splits) {
+    mask tie = v_equal(x, max);
+    sum.ties = doubles_set1((double)v_count_true(tie));
+    sum.rest = wide_add_terms(sum.rest, &tie, &term, f, 1, false);
+  } else {
+    sum.rest = wide_add_values(sum.rest, &value, 1, false);
+  }
+  sum.rest = wide_reduce(sum.rest);
+  return sum;
+}
+
+/* The same for any row. */
 static term_sum sum_of_slice(const line *s, vec max, const exp_frame *f, storage *terms,
                              bool splits) {
+  if (s->length <= LANES) return sum_of_vector(s, max, f, terms, splits);
   term_pass p = {s, f, max, terms, NULL};
   bool shifted = v_first(f->origin) != 0;
   if (s->where) /* which only softmax_logsumexp has */
