@@ -2,7 +2,7 @@
 # cython: freethreading_compatible=True
 """The compiled kernels, behind the interface of `_fallback`.
 
-Typed memoryviews in, one C call, nothing decided here.
+Arrays in, one C call, nothing decided here.
 """
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # for help(), which would spell out what ArrayLike stands for
 
+import math
 from typing import Any
 
 import numpy as np
@@ -515,5 +516,10 @@ def _reduced(losses: Array, divisor: Any, reduction: str) -> Array:
 @np.errstate(all="ignore")
 def _sum(values: Array) -> Any:
     """The sum of all values, rounded once."""
+    if values.dtype == np.float64:
+        try:
+            return np.float64(math.fsum(values.reshape(-1).tolist()))
+        except (OverflowError, ValueError):  # it has no finite sum
+            return values.sum()
     head, tail = _compensated.total(values.reshape(1, -1))
     return (head + tail)[0, 0]

@@ -1,4 +1,5 @@
-/* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array.
+/* fastsoftmax: softmax, log-softmax and log-sum-exp over slices of an array, and the decisions,
+ * losses and gradients that are made of them.
  *
  * The library never fails: it is handed valid pointers and extents. It allocates nothing but
  * scratch for one row of a large array, and does without if it cannot; it keeps no state but the

@@ -61,11 +61,10 @@ FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double
   sum_reduce(lanes, sum);
 }
 
-FSM_INLINE void softmax_backward_at(const slice *s, size_t i, size_t width, vec_pair inner) {
+FSM_INLINE void softmax_backward_at(const slice *s, size_t i, size_t width, vec inner) {
   line row = {s->out, s->x.length, NULL, 0};
   vec y = load_or_0(s->x.x, i, width), grad = load_or_0(s->other, i, width);
-  vec difference = v_sub(v_sub(grad, inner.hi), inner.lo);
-  line_store(&row, s->out, i, width, v_mul(y, difference), 0, false);
+  line_store(&row, s->out, i, width, v_mul(y, v_sub(grad, inner)), 0, false);
 }
 
 /* y (grad - sum(grad y)). */
@@ -73,7 +72,7 @@ FSM_INLINE void softmax_backward_slice(const slice *s) {
   size_t length = s->x.length, i = 0;
   double sum[2];
   sum_of(s->other, s->x.x, length, sum);
-  vec_pair inner = pair_set1(sum[0], sum[1]);
+  vec inner = v_set1((real)(sum[0] + sum[1]));
   for (; i + LANES <= length; i += LANES) softmax_backward_at(s, i, LANES, inner);
   if (i < length) softmax_backward_at(s, i, length - i, inner);
 }

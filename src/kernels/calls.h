@@ -105,28 +105,51 @@ static inline double first_of(dvec a) {
   return lanes[0];
 }
 
-/* The sum of a row's terms, ties apart. They are stored as well unless `terms` is NULL. */
-static term_sum split_sum(const line *s, vec max, const exp_frame *f, storage *terms) {
+/* The sum of the terms of a row of one vector at most, with ties apart if it `splits` it. They are
+ * stored as well unless `terms` is NULL. */
+static term_sum sum_of_vector(const line *s, vec max, const exp_frame *f, storage *terms,
+                              bool splits) {
+  vec x = s->where ? line_load(s, 0, s->length, true) : line_load(s, 0, s->length, false);
+  vec shifted = v_sub(x, f->origin);
+  exp_term term;
+  exp_terms(&term, &shifted, f, 1);
+  vec value = v_stored(exp_term_value(&term, f));
+  if (terms) line_store(s, terms, 0, s->length, value, 0, false);
+  term_sum sum = {doubles_set1(0), wide_zero()};
+  if (splits) {
+    mask tie = v_equal(x, max);
+    sum.ties = doubles_set1((double)v_count_true(tie));
+    sum.rest = wide_add_terms(sum.rest, &tie, &term, f, 1, false);
+  } else {
+    sum.rest = wide_add_values(sum.rest, &value, 1, false);
+  }
+  sum.rest = wide_reduce(sum.rest);
+  return sum;
+}
+
+/* The same for any row. */
+static term_sum sum_of_slice(const line *s, vec max, const exp_frame *f, storage *terms,
+                             bool splits) {
+  if (s->length <= LANES) return sum_of_vector(s, max, f, terms, splits);
   term_pass p = {s, f, max, terms, NULL};
   bool shifted = v_first(f->origin) != 0;
-  if (s->where) {
-    if (terms)
-      return sum_of_row(
-          &p, (term_flags){.masked = true, .shifted = true, .stores = true, .splits = true});
-    return sum_of_row(&p, (term_flags){.masked = true, .shifted = true, .splits = true});
+  if (s->where) /* which only softmax_logsumexp has */
+    return sum_of_row(
+        &p, (term_flags){.masked = true, .shifted = true, .stores = true, .splits = true});
+  if (shifted) {
+    if (terms) return sum_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
+    if (splits) return sum_of_row(&p, (term_flags){.shifted = true, .splits = true});
+    return sum_of_row(&p, (term_flags){.shifted = true});
   }
-  if (terms && shifted)
-    return sum_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
-  if (terms) return sum_of_row(&p, (term_flags){.stores = true, .splits = true});
-  if (shifted) return sum_of_row(&p, (term_flags){.shifted = true, .splits = true});
-  return sum_of_row(&p, (term_flags){.splits = true});
+  if (terms && splits) return sum_of_row(&p, (term_flags){.stores = true, .splits = true});
+  if (terms) return sum_of_row(&p, (term_flags){.stores = true});
+  if (splits) return sum_of_row(&p, (term_flags){.splits = true});
+  return sum_of_row(&p, (term_flags){.shifted = false});
 }
 
 /* The scale of a row's softmax, whose terms are summed but not stored. */
 static vec_pair softmax_scale(const line *s, vec max, const exp_frame *f) {
-  term_pass p = {s, f, max, NULL, NULL};
-  term_sum sum = v_first(f->origin) == 0 ? sum_of_row(&p, (term_flags){.shifted = false})
-                                         : sum_of_row(&p, (term_flags){.shifted = true});
+  term_sum sum = sum_of_slice(s, max, f, NULL, false);
   return scale_of(&sum.rest, max);
 }
 
@@ -182,9 +205,10 @@ static void know_shares(known *n, const term_sum *sum, const exp_frame *f) {
   n->others = fma(others[0], inverse, fma(others[0], n->inverse[1], others[1] * inverse));
 }
 
-/* Terms are stored, perhaps in the place of the row, unless `terms` is NULL. */
-static known know(const line *s, storage *terms, bool with_log, bool with_shares) {
-  real maximum = s->where ? row_max(s, true) : row_max(s, false);
+/* Terms are stored, perhaps in the place of the row, unless `terms` is NULL. Where the log is only
+ * part of a result that is 4 at least, and others are not asked for, ties need not be kept apart:
+ * it may be off by a unit in the last place of 1. */
+static known know(const line *s, real maximum, storage *terms, bool splits) {
   known n = {.max = v_set1(maximum), .inverse = {NAN, NAN}, .largest = NAN, .others = NAN};
   if (!is_finite(maximum)) {
     n.log = log_of_nonfinite_sum(s, s->where != NULL);
@@ -192,10 +216,14 @@ static known know(const line *s, storage *terms, bool with_log, bool with_shares
   }
   tempering t = tempering_set1(tempering_of(1));
   exp_frame f = frame_of(n.max, &t);
-  term_sum sum = split_sum(s, n.max, &f, terms);
-  if (with_log) n.log = first_of(log_of_sum(&sum, n.max, &f).part[0]);
-  if (with_shares) know_shares(&n, &sum, &f);
+  term_sum sum = sum_of_slice(s, n.max, &f, terms, splits);
+  n.log = first_of(log_of_sum(&sum, n.max, &f).part[0]);
+  if (terms) know_shares(&n, &sum, &f);
   return n;
+}
+
+static inline real slice_max(const line *s) {
+  return s->where ? row_max(s, true) : row_max(s, false);
 }
 
 /* hi + lo in each lane. */

@@ -15,7 +15,7 @@ FSM_INLINE void scale_row(const line *terms, storage *out, vec_pair scale, const
 }
 
 FSM_INLINE void softmax_logsumexp_slice(const slice *s) {
-  known n = know(&s->x, s->out, true, true);
+  known n = know(&s->x, slice_max(&s->x), s->out, true);
   vec_pair scale = pair_set1(n.inverse[0], n.inverse[1]);
   line terms = {s->out, s->x.length, s->x.where, s->x.where_stride};
   if (terms.where)
@@ -59,8 +59,8 @@ static inline double weight_of(const fsm_call *c, size_t label) {
 /* -weight log(share), and weight (shares - 1 at the label), where the latter is -(all others). */
 static void label_loss(const slice *s, size_t label) {
   double weight = weight_of(s->call, label), factor = weight * s->call->scale;
-  real x = s->x.x[label];
-  known n = know(&s->x, s->out, true, s->out != NULL);
+  real x = s->x.x[label], maximum = slice_max(&s->x);
+  known n = know(&s->x, maximum, s->out, !(maximum - x >= 4));
   double loss = weight * (((double)v_first(n.max) - (double)x) + n.log);
   *result_of(s) = (storage)(weight == 0 ? 0 : loss);
   if (!s->out) return;
@@ -232,7 +232,7 @@ static void gradient_of_parts(const parts *q, const known *n, const double total
 
 static void parts_loss(const slice *s, size_t label) {
   parts q = parts_of(s, label);
-  known n = know(&s->x, s->out, true, s->out != NULL);
+  known n = know(&s->x, slice_max(&s->x), s->out, true);
   double total[2], loss = loss_of_parts(&q, &n, total);
   if (!(fabs(loss) < INFINITY)) loss = nonfinite_loss(&q, &n);
   *result_of(s) = (storage)loss;
@@ -272,7 +272,7 @@ FSM_INLINE void softmax_grad_hess_slice(const slice *s) {
   size_t label = (size_t)label_of(s), length = s->x.length, i = 0;
   ptrdiff_t sample = (ptrdiff_t)s->outer * w->outer + (ptrdiff_t)s->inner * w->inner;
   double weight = w->data ? ((const double *)w->data)[sample] : 1, second = weight * s->call->scale;
-  known n = know(&s->x, s->out, false, true);
+  known n = know(&s->x, slice_max(&s->x), s->out, true);
   bool is_largest = (real)s->x.x[label] == v_first(n.max);
   double others = is_largest ? n.others : 1 - share_of(&n, s->out[label]);
   for (; i + LANES <= length; i += LANES) grad_hess_at(s, &n, weight, second, i, LANES);

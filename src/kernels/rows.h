@@ -76,7 +76,9 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
   row_block b;
   terms_of_block(&b, p, i, whole, flags);
   vec value[BLOCK];
-  for (size_t k = 0; k < BLOCK; k++) value[k] = v_stored(exp_term_value(&b.term[k], p->frame));
+  for (size_t k = 0; k < BLOCK; k++) /* in a sum, what would be 0 does not show */
+    value[k] =
+        flags.stores ? v_stored(exp_term_value(&b.term[k], p->frame)) : unfloored_value(&b.term[k]);
   if (flags.stores)
     for (size_t k = 0; k < BLOCK; k++) {
       if (KEEPS_TERMS)

@@ -130,7 +130,7 @@ FSM_INLINE void top_k_slice(const slice *s) {
   if (!is_finite(maximum)) {
     log = log_of_nonfinite_sum(&s->x, false);
   } else if (c->log) {
-    term_sum sum = split_sum(&s->x, max, &f, NULL);
+    term_sum sum = sum_of_slice(&s->x, max, &f, NULL, true);
     log = first_of(log_of_sum(&sum, max, &f).part[0]);
   } else {
     scale = softmax_scale(&s->x, max, &f);
