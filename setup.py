@@ -10,6 +10,7 @@ OpenMP's within a process; on Windows, there are none then.
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
@@ -68,6 +69,15 @@ class BuildExtension(build_ext):
         compile_openmp, link_openmp = self.openmp(is_msvc)
         ext.extra_compile_args = (MSVC_FLAGS if is_msvc else UNIX_FLAGS) + compile_openmp
         ext.extra_link_args = ([] if is_msvc else ["-pthread", "-lm"]) + link_openmp
+        compile_all = self.compiler.compile
+
+        def compile_side_by_side(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_all([source], **options), sources)
+                return [name for names in objects for name in names]
+
+        if not is_msvc:  # whose compiler object is set up by the first file
+            self.compiler.compile = compile_side_by_side
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError):
