@@ -362,7 +362,8 @@ def test_the_limit_that_joblib_sets_is_obeyed(monkeypatch, most):
     with joblib.parallel_config(backend="loky", inner_max_num_threads=most):
         found = joblib.Parallel(n_jobs=2)(joblib.delayed(threads_of_a_call)() for _ in range(2))
     assert {workers for workers, _ in found} == {most}
-    assert max(started for _, started in found) == most - 1
+    helpers = 0 if _backend.ACTIVE.kernels.name == "numpy" else most - 1
+    assert max(started for _, started in found) == helpers
 
 
 @needs_proc
