@@ -230,3 +230,14 @@ def test_longdouble_keeps_its_digits(api):
         assert got.dtype == np.longdouble
         np.testing.assert_allclose(got, wanted, tolerance)
     assert api.softmax(np.float32([1, 2]), dtype=np.longdouble).dtype == np.longdouble
+
+
+@pytest.mark.parametrize(("dtype", "low"), [(np.float16, 2048), (BFLOAT16, 256)])
+def test_ties_are_rounded_to_even(api, dtype, low):
+    """Beside 1, an even number far below has an odd logarithm, halfway between two of the dtype."""
+    x = -np.arange(low, 2 * low, 2.0)
+    wanted = (x - 1).astype(np.float32).astype(dtype)
+    pairs = np.stack([np.ones_like(x), x], axis=-1).astype(dtype)
+    np.testing.assert_array_equal(api.log_softmax(pairs, axis=-1)[:, 1], wanted)
+    row = np.concatenate([[1], x]).astype(dtype)
+    np.testing.assert_array_equal(api.log_softmax(row)[1:], wanted)
