@@ -134,17 +134,17 @@ static term_sum sum_of_slice(const line *s, vec max, const exp_frame *f, storage
   term_pass p = {s, f, max, terms, NULL};
   bool shifted = v_first(f->origin) != 0;
   if (s->where) /* which only softmax_logsumexp has */
-    return sum_of_row(
+    return total_of_row(
         &p, (term_flags){.masked = true, .shifted = true, .stores = true, .splits = true});
   if (shifted) {
-    if (terms) return sum_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
-    if (splits) return sum_of_row(&p, (term_flags){.shifted = true, .splits = true});
-    return sum_of_row(&p, (term_flags){.shifted = true});
+    if (terms) return total_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
+    if (splits) return total_of_row(&p, (term_flags){.shifted = true, .splits = true});
+    return total_of_row(&p, (term_flags){.shifted = true});
   }
-  if (terms && splits) return sum_of_row(&p, (term_flags){.stores = true, .splits = true});
-  if (terms) return sum_of_row(&p, (term_flags){.stores = true});
-  if (splits) return sum_of_row(&p, (term_flags){.splits = true});
-  return sum_of_row(&p, (term_flags){.shifted = false});
+  if (terms && splits) return total_of_row(&p, (term_flags){.stores = true, .splits = true});
+  if (terms) return total_of_row(&p, (term_flags){.stores = true});
+  if (splits) return total_of_row(&p, (term_flags){.splits = true});
+  return total_of_row(&p, (term_flags){.shifted = false});
 }
 
 /* The scale of a row's softmax, whose terms are summed but not stored. */

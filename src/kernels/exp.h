@@ -133,6 +133,23 @@ static inline tempering tempering_set1(scalar_tempering s) {
   return t;
 }
 
+/* The temperings of LANES slices, of which only `count` have a temperature, `stride` apart. */
+static inline tempering load_tempering(const double *temperature, ptrdiff_t stride, size_t count) {
+  real rate[2][LANES], inverse[2][LANES], period[LANES];
+  for (size_t k = 0; k < LANES; k++) {
+    scalar_tempering one = tempering_of(k < count ? temperature[(ptrdiff_t)k * stride] : 1);
+    for (int i = 0; i < 2; i++) {
+      rate[i][k] = one.rate[i];
+      inverse[i][k] = one.inverse[i];
+    }
+    period[k] = one.period;
+  }
+  tempering t = {{v_load_real(rate[0]), v_load_real(rate[1])},
+                 {v_load_real(inverse[0]), v_load_real(inverse[1])},
+                 v_load_real(period)};
+  return t;
+}
+
 /* What the exponentials of a slice share, in each lane. */
 typedef struct {
   vec_pair rate;

@@ -30,23 +30,28 @@ typedef struct {
   const exp_frame *frame;
   vec max;
   storage *terms;
-  real *scratch;       /* for the terms where storage cannot keep them; NULL to keep none */
-  const storage *next; /* what to fetch into the cache meanwhile */
+  real *scratch;     /* for the terms where storage cannot keep them; NULL to keep none */
+  const line *ahead; /* a row as long as this one, which comes later */
 } term_pass;
 
 /* What it does; constants wherever it is inlined. */
 typedef struct {
   bool masked;
-  bool shifted; /* the frame has an origin other than 0 */
-  bool stores;  /* the terms are kept, if they can be */
-  bool fetches; /* as much of p->next is fetched as there is of the row */
-  bool splits;  /* ties are counted apart, for a logarithm */
+  bool shifted;     /* the frame has an origin other than 0 */
+  bool stores;      /* the terms are kept, if they can be */
+  bool splits;      /* ties are counted apart, for a logarithm */
+  bool looks_ahead; /* the maximum of the row ahead is found as well */
+  bool fetches;     /* the row ahead is fetched into the cache */
 } term_flags;
 
 typedef struct {
   size_t ties;
   wide rest;
+  vec max_ahead; /* in some lane */
 } row_sum;
+
+/* Vectors of a block for what a row has left past its larger ones. */
+enum { LAST_BLOCK = 4, LOOKS_AHEAD = BLOCK > 4 || PARTS == 1 };
 
 /* A block of a row. */
 typedef struct {
@@ -55,32 +60,37 @@ typedef struct {
   size_t width[BLOCK];
 } row_block;
 
-/* The terms of the block from i on; the last one may not be whole. */
-FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const bool whole,
-                               const term_flags flags) {
+/* The terms of `count` vectors, BLOCK or LAST_BLOCK, from element i on; they may not all be there
+ * or `whole`. */
+FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const size_t count,
+                               const bool whole, const term_flags flags) {
   vec shifted[BLOCK];
   size_t left = p->row->length - i;
-  for (size_t k = 0; k < BLOCK; k++) {
+  for (size_t k = 0; k < count; k++) {
     b->width[k] = whole || left > LANES ? LANES : left;
     left -= b->width[k];
     b->x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
     shifted[k] = flags.shifted ? v_sub(b->x[k], p->frame->origin) : b->x[k];
-    if (flags.fetches && whole) v_fetch(p->next + i + k * LANES);
+    if (flags.fetches && whole) v_fetch(p->ahead->x + i + k * LANES);
   }
-  exp_terms(b->term, shifted, p->frame, BLOCK);
+  exp_terms(b->term, shifted, p->frame, count);
 }
 
 /* Add the terms of the block from i on to the sum. */
-FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool whole,
-                          const term_flags flags) {
+FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size_t count,
+                          const bool whole, const term_flags flags) {
   row_block b;
-  terms_of_block(&b, p, i, whole, flags);
+  terms_of_block(&b, p, i, count, whole, flags);
+  if (flags.looks_ahead)
+    for (size_t k = 0; k < count; k++)
+      sum->max_ahead =
+          v_max(line_load(p->ahead, i + k * LANES, b.width[k], false), sum->max_ahead);
   vec value[BLOCK];
-  for (size_t k = 0; k < BLOCK; k++) /* in a sum, what would be 0 does not show */
+  for (size_t k = 0; k < count; k++) /* in a sum, what would be 0 does not show */
     value[k] =
         flags.stores ? v_stored(exp_term_value(&b.term[k], p->frame)) : unfloored_value(&b.term[k]);
   if (flags.stores)
-    for (size_t k = 0; k < BLOCK; k++) {
+    for (size_t k = 0; k < count; k++) {
       if (KEEPS_TERMS)
         line_store(p->row, p->terms, i + k * LANES, b.width[k], value[k], 0, false);
       else if (p->scratch)
@@ -88,40 +98,31 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const bool
     }
   if (flags.splits) {
     mask tie[BLOCK];
-    for (size_t k = 0; k < BLOCK; k++) {
+    for (size_t k = 0; k < count; k++) {
       tie[k] = v_equal(b.x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_terms(sum->rest, tie, b.term, p->frame, BLOCK, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, b.term, p->frame, count, whole);
   } else {
-    sum->rest = wide_add_values(sum->rest, value, BLOCK, whole);
+    sum->rest = wide_add_values(sum->rest, value, count, whole);
   }
 }
 
-FSM_INLINE term_sum sum_of_row(const term_pass *p, const term_flags flags) {
-  size_t length = p->row->length, i = 0;
-  row_sum sum = {0, wide_zero()};
-  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES) add_terms(&sum, p, i, true, flags);
-  if (i < length) add_terms(&sum, p, i, false, flags);
-  term_sum result = {doubles_set1((double)sum.ties), wide_reduce(sum.rest)};
-  return result;
+FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
+  size_t length = p->row->length, i = 0, block = BLOCK * LANES, last = LAST_BLOCK * LANES;
+  row_sum sum = {0, wide_zero(), v_set1(-(real)INFINITY)};
+  for (; i + block <= length; i += block) add_terms(&sum, p, i, BLOCK, true, flags);
+  for (; BLOCK > LAST_BLOCK && i + last <= length; i += last)
+    add_terms(&sum, p, i, LAST_BLOCK, true, flags);
+  if (i < length) add_terms(&sum, p, i, LAST_BLOCK, false, flags);
+  return sum;
 }
 
-/* The sum of a row's terms: for softmax, which keeps them, of all; for a logarithm without ties. */
-FSM_INLINE term_sum sum_of_terms(const line *s, vec max, const exp_frame *f, storage *terms,
-                                 real *scratch, const bool stores, const bool masked) {
-  term_pass p = {s, f, max, terms, scratch, NULL};
-  if (v_first(f->origin) == 0)
-    return sum_of_row(&p, (term_flags){.masked = masked, .stores = stores, .splits = !stores});
-  return sum_of_row(
-      &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = !stores});
-}
-
-FSM_INLINE doubles row_log_of_sum(const line *s, vec max, const tempering *t, const bool masked) {
-  if (!is_finite(v_first(max))) return doubles_set1(log_of_nonfinite_sum(s, masked));
-  exp_frame f = frame_of(max, t);
-  term_sum sum = sum_of_terms(s, max, &f, NULL, NULL, false, masked);
-  return log_of_sum(&sum, max, &f);
+/* The sum of a row's terms, in every lane. */
+FSM_INLINE term_sum total_of_row(const term_pass *p, const term_flags flags) {
+  row_sum sum = sum_of_row(p, flags);
+  term_sum total = {doubles_set1((double)sum.ties), wide_reduce(sum.rest)};
+  return total;
 }
 
 FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
@@ -137,9 +138,6 @@ FSM_INLINE void scale_stored_terms(const line *s, storage *out, vec_pair scale, 
   if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
 }
 
-/* Elements of a row whose terms fit the scratch: a multiple of any block. */
-enum { SCRATCH = 4096 };
-
 FSM_INLINE void scale_scratch(const real *terms, const line *s, storage *out, vec_pair scale,
                               const bool masked) {
   size_t i = 0;
@@ -153,7 +151,7 @@ FSM_INLINE void scale_scratch(const real *terms, const line *s, storage *out, ve
 FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bool whole,
                             vec_pair scale, const bool masked) {
   row_block b;
-  terms_of_block(&b, p, i, whole, (term_flags){.masked = masked, .shifted = true});
+  terms_of_block(&b, p, i, BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
   for (size_t k = 0; k < BLOCK; k++) {
     vec y = scaled(exp_term_value(&b.term[k], p->frame), scale);
     line_store(p->row, out, i + k * LANES, b.width[k], y, 0, masked);
@@ -167,29 +165,173 @@ FSM_INLINE void share_terms(const term_pass *p, storage *out, vec_pair scale, co
   if (i < length) share_block(p, out, i, false, scale, masked);
 }
 
-/* Each kernel of a row takes its maximum and returns that of the next one, if there is one. It
- * finds that while its own division or logarithm is under way, which nothing else could start
- * before. */
-
-FSM_INLINE real max_of_next(const line *next, const bool masked) {
-  return next ? row_max(next, masked) : 0;
+static inline line row_of(const fsm_slices *s, size_t outer) {
+  line row = {(const storage *)s->x + (ptrdiff_t)outer * s->x_outer, s->length,
+              s->where ? s->where + (ptrdiff_t)outer * s->where_outer : NULL, s->where_length};
+  return row;
 }
 
-FSM_INLINE real softmax_row(const line *s, storage *out, const tempering *t, real row_maximum,
-                            const line *next, const bool masked) {
-  vec max = v_set1(row_maximum);
-  exp_frame f = frame_of(max, t);
-  real memory[KEEPS_TERMS ? 1 : SCRATCH], *scratch = s->length <= SCRATCH ? memory : NULL;
-  term_sum sum = sum_of_terms(s, max, &f, out, scratch, true, masked);
-  vec_pair scale = scale_of(&sum.rest, max);
-  real next_maximum = max_of_next(next, masked);
-  if (KEEPS_TERMS)
-    scale_stored_terms(s, out, scale, masked);
-  else if (scratch)
-    scale_scratch(scratch, s, out, scale, masked);
-  else
-    share_terms(&(term_pass){.row = s, .frame = &f}, out, scale, masked);
-  return next_maximum;
+static inline storage *out_of(const fsm_slices *s, size_t outer) {
+  return (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
+}
+
+/* Rows that follow each other, at most LANES: what is found for a row, its maximum, its frame, its
+ * sum, is a lane of a vector. So what a row would wait for by itself, the reduction of its lanes, a
+ * division or a logarithm, all of them wait for together. */
+typedef struct {
+  const fsm_slices *slices;
+  size_t first, count;
+  const real *max;
+  size_t count_ahead; /* rows of the next group, and those of their maxima that are known */
+  real *max_ahead;
+  bool is_known_ahead[LANES];
+} group;
+
+static inline line group_row(const group *g, size_t k) { return row_of(g->slices, g->first + k); }
+static inline storage *group_out(const group *g, size_t k) {
+  return out_of(g->slices, g->first + k);
+}
+
+enum {
+  GROUP_BYTES = 1 << 14, /* what the first-level cache keeps of a group between passes */
+  SCRATCH = GROUP_BYTES / sizeof(real), /* elements of a group, or of one row that fits */
+};
+
+static inline size_t rows_in_group(size_t length) {
+  size_t block = BLOCK * LANES, padded = (length + block - 1) / block * block;
+  size_t count = SCRATCH / (KEEPS_TERMS ? length : padded);
+  return count > LANES ? LANES : count < 1 ? 1 : count;
+}
+
+/* What was found for each row of a group, as a vector; to wait until single values have been stored
+ * is too long if there is only one. */
+FSM_INLINE vec load_lanes(const real lanes[LANES], size_t count) {
+  return count == 1 ? v_set1(lanes[0]) : v_load_real(lanes);
+}
+FSM_INLINE doubles load_double_lanes(const double lanes[LANES], size_t count) {
+  return count == 1 ? doubles_set1(lanes[0]) : doubles_load(lanes);
+}
+
+/* The frames of a group. */
+typedef struct {
+  real rate[2][LANES], anchor[LANES], floor[LANES], floor_value[LANES], origin[LANES];
+} frame_lanes;
+
+FSM_INLINE frame_lanes lanes_of_frame(const exp_frame *f) {
+  frame_lanes lanes;
+  v_store_real(lanes.rate[0], f->rate.hi);
+  v_store_real(lanes.rate[1], f->rate.lo);
+  v_store_real(lanes.anchor, f->anchor);
+  v_store_real(lanes.floor, f->floor);
+  v_store_real(lanes.floor_value, f->floor_value);
+  v_store_real(lanes.origin, f->origin);
+  return lanes;
+}
+
+FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
+  exp_frame f = {{v_set1(lanes->rate[0][k]), v_set1(lanes->rate[1][k])},
+                 v_set1(lanes->anchor[k]),
+                 v_set1(lanes->floor[k]),
+                 v_set1(lanes->floor_value[k]),
+                 v_set1(lanes->origin[k])};
+  return f;
+}
+
+/* The sum of the terms of row k: for softmax, which `stores` them, of all; for a logarithm without
+ * ties. The maximum of the row ahead may be found on the way: its elements come from a farther cache
+ * while nothing has to wait for them. */
+FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real *scratch,
+                                    const bool stores, const bool masked) {
+  line row = group_row(g, k), ahead = row;
+  if (k < g->count_ahead) ahead = group_row(g, g->count + k);
+  term_pass p = {&row, f, v_set1(g->max[k]), stores ? group_out(g, k) : NULL, scratch, &ahead};
+  g->is_known_ahead[k] = false;
+  if (masked || v_first(f->origin) != 0)
+    return sum_of_row(
+        &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = !stores});
+  if (!LOOKS_AHEAD || k >= g->count_ahead)
+    return sum_of_row(&p, (term_flags){.stores = stores, .splits = !stores});
+  row_sum sum =
+      sum_of_row(&p, (term_flags){.stores = stores, .splits = !stores, .looks_ahead = true});
+  g->max_ahead[k] = v_reduce_max(sum.max_ahead);
+  g->is_known_ahead[k] = true;
+  return sum;
+}
+
+/* Find the maximum of the row ahead that row k of the next group is, if it is not known. */
+FSM_INLINE void look_ahead(group *g, size_t k, const bool masked) {
+  if (k >= g->count_ahead || g->is_known_ahead[k]) return;
+  line row = group_row(g, g->count + k);
+  g->max_ahead[k] = row_max(&row, masked);
+}
+
+/* The sums of the rows' terms; elements of row k begin at scratch[k * step]. */
+FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scratch, size_t step,
+                                  const bool stores, const bool masked) {
+  double ties[LANES], hi[LANES], lo[LANES];
+  for (size_t k = 0; k < LANES; k++) {
+    ties[k] = hi[k] = 1;
+    lo[k] = 0;
+  }
+  for (size_t k = 0; k < g->count; k++) {
+    exp_frame f = frame_of_row(frames, k);
+    row_sum sum =
+        sum_of_group_row(g, k, &f, scratch ? scratch + k * step : NULL, stores, masked);
+    double total[2];
+    wide_total(sum.rest, total);
+    ties[k] = (double)sum.ties;
+    hi[k] = total[0];
+    lo[k] = total[1];
+  }
+  term_sum sums = {load_double_lanes(ties, g->count),
+                   g->count == 1 ? wide_set1((double[]){hi[0], lo[0]}) : wide_load(hi, lo)};
+  return sums;
+}
+
+typedef void group_kernel(group *g, const tempering *t, const bool masked);
+
+FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
+  size_t length = g->slices->length, step = SCRATCH / g->count;
+  real memory[KEEPS_TERMS ? 1 : SCRATCH];
+  real *scratch = !KEEPS_TERMS && length <= SCRATCH ? memory : NULL;
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  frame_lanes frames = lanes_of_frame(&frame);
+  term_sum sums = sums_of_group(g, &frames, scratch, step, true, masked);
+  vec_pair scales = scale_of(&sums.rest, max);
+  real hi[LANES], lo[LANES];
+  v_store_real(hi, scales.hi);
+  v_store_real(lo, scales.lo);
+  for (size_t k = 0; k < g->count; k++) {
+    line row = group_row(g, k);
+    storage *out = group_out(g, k);
+    vec_pair scale = {v_set1(hi[k]), v_set1(lo[k])};
+    look_ahead(g, k, masked);
+    if (KEEPS_TERMS) {
+      scale_stored_terms(&row, out, scale, masked);
+    } else if (scratch) {
+      scale_scratch(scratch + k * step, &row, out, scale, masked);
+    } else {
+      exp_frame f = frame_of_row(&frames, k);
+      share_terms(&(term_pass){.row = &row, .frame = &f}, out, scale, masked);
+    }
+  }
+}
+
+FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  frame_lanes frames = lanes_of_frame(&frame);
+  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, masked);
+  doubles log_sum = log_of_sum(&sums, max, &frame);
+  double logs[LANES];
+  doubles_store(log_sum, logs);
+  for (size_t k = 0; k < g->count; k++)
+    if (!is_finite(g->max[k])) {
+      line row = group_row(g, k);
+      logs[k] = log_of_nonfinite_sum(&row, masked);
+    }
+  return doubles_load(logs);
 }
 
 FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
@@ -198,59 +340,68 @@ FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, 
   line_store(s, out, i, width, y, -(real)INFINITY, masked);
 }
 
-FSM_INLINE real log_softmax_row(const line *s, storage *out, const tempering *t, real row_maximum,
-                                const line *next, const bool masked) {
-  vec max = v_set1(row_maximum);
-  log_frame f = log_frame_of(max, t, row_log_of_sum(s, max, t, masked));
-  real next_maximum = max_of_next(next, masked);
-  size_t i = 0;
-  for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, &f, masked);
-  if (i < s->length) log_vector(s, out, i, s->length - i, &f, masked);
-  return next_maximum;
-}
-
-FSM_INLINE real logsumexp_row(const line *s, storage *out, const tempering *t, real row_maximum,
-                              const line *next, const bool masked) {
-  vec max = v_set1(row_maximum);
-  vec result = log_sum_exp(max, row_log_of_sum(s, max, t, masked));
-  real next_maximum = max_of_next(next, masked);
-  v_store_part(out, 1, result);
-  return next_maximum;
-}
-
-static inline line row_of(const fsm_slices *s, size_t outer) {
-  line row = {(const storage *)s->x + (ptrdiff_t)outer * s->x_outer, s->length,
-              s->where ? s->where + (ptrdiff_t)outer * s->where_outer : NULL, s->where_length};
-  return row;
-}
-
-typedef real row_kernel(const line *row, storage *out, const tempering *t, real row_maximum,
-                        const line *next, const bool masked);
-
-FSM_INLINE void for_each_row_if(const fsm_slices *s, row_kernel *kernel, const bool masked) {
-  if (s->outer == 0) return;
-  tempering t = tempering_set1(tempering_of(1));
-  line row = row_of(s, 0);
-  real maximum = row_max(&row, masked);
-  for (size_t outer = 0; outer < s->outer; outer++) {
-    bool is_last = outer + 1 == s->outer;
-    line next = row_of(s, is_last ? outer : outer + 1);
-    storage *out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
-    if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
-    maximum = kernel(&row, out, &t, maximum, is_last ? NULL : &next, masked);
-    row = next;
+FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
+  log_frame frame = log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, masked));
+  real inverse[2][LANES], minus_log_sum[LANES];
+  v_store_real(inverse[0], frame.inverse.hi);
+  v_store_real(inverse[1], frame.inverse.lo);
+  v_store_real(minus_log_sum, frame.minus_log_sum);
+  for (size_t k = 0; k < g->count; k++) {
+    line row = group_row(g, k);
+    storage *out = group_out(g, k);
+    log_frame f = {v_set1(g->max[k]),
+                   {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
+                   v_set1(minus_log_sum[k])};
+    look_ahead(g, k, masked);
+    size_t i = 0;
+    for (; i + LANES <= row.length; i += LANES) log_vector(&row, out, i, LANES, &f, masked);
+    if (i < row.length) log_vector(&row, out, i, row.length - i, &f, masked);
   }
 }
 
-FSM_INLINE void for_each_row(const fsm_slices *s, row_kernel *kernel) {
-  if (s->where)
-    for_each_row_if(s, kernel, true);
-  else
-    for_each_row_if(s, kernel, false);
+FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked) {
+  storage results[LANES];
+  v_store(results, log_sum_exp(load_lanes(g->max, g->count), log_of_group_sums(g, t, masked)));
+  for (size_t k = 0; k < g->count; k++) {
+    look_ahead(g, k, masked);
+    *group_out(g, k) = results[k];
+  }
 }
 
-static void softmax_rows(const fsm_slices *s) { for_each_row(s, softmax_row); }
-static void log_softmax_rows(const fsm_slices *s) { for_each_row(s, log_softmax_row); }
-static void logsumexp_rows(const fsm_slices *s) { for_each_row(s, logsumexp_row); }
+FSM_INLINE void for_each_group_if(const fsm_slices *s, group_kernel *kernel, const bool masked) {
+  size_t most = rows_in_group(s->length);
+  tempering t = tempering_set1(tempering_of(1));
+  real maxima[2][LANES] = {{0}};
+  group g;
+  g.slices = s;
+  g.first = 0;
+  g.count_ahead = s->outer < most ? s->outer : most;
+  for (size_t k = 0; k < g.count_ahead; k++) {
+    line row = group_row(&g, k);
+    maxima[0][k] = row_max(&row, masked);
+  }
+  for (size_t n = 0; g.count_ahead > 0; n++) {
+    g.max = maxima[n % 2];
+    g.max_ahead = maxima[(n + 1) % 2];
+    g.count = g.count_ahead;
+    size_t left = s->outer - g.first - g.count;
+    g.count_ahead = left < most ? left : most;
+    if (s->temperature)
+      t = load_tempering(temperature_of(s, g.first, 0), s->temperature_outer, g.count);
+    kernel(&g, &t, masked);
+    g.first += g.count;
+  }
+}
+
+FSM_INLINE void for_each_group(const fsm_slices *s, group_kernel *kernel) {
+  if (s->where)
+    for_each_group_if(s, kernel, true);
+  else
+    for_each_group_if(s, kernel, false);
+}
+
+static void softmax_rows(const fsm_slices *s) { for_each_group(s, softmax_group); }
+static void log_softmax_rows(const fsm_slices *s) { for_each_group(s, log_softmax_group); }
+static void logsumexp_rows(const fsm_slices *s) { for_each_group(s, logsumexp_group); }
 
 #endif

@@ -7,7 +7,7 @@
 #define FSM_KERNELS_SHORT_ROWS_H
 
 /* The longest row that gains by it: see docs/design.md. */
-enum { SHORT = (PARTS > 1 ? 12 : 3) * LANES };
+enum { SHORT = (LANES == 16 ? 7 : 12) * LANES };
 
 /* Columns are worked on by fours; those past a row's end hold -inf, and count for nothing. */
 enum { COLUMNS_AT_ONCE = BLOCK < 4 ? BLOCK : 4 };

@@ -41,8 +41,9 @@ static void softmax_streamed_rows(const fsm_slices *s, storage *scratch) {
     line next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
     if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
     exp_frame f = frame_of(max, &t);
-    term_pass p = {&row, &f, max, scratch, NULL, next.x};
-    term_sum sum = sum_of_row(&p, (term_flags){.shifted = true, .stores = true, .fetches = true});
+    term_pass p = {&row, &f, max, scratch, NULL, &next};
+    term_sum sum =
+        total_of_row(&p, (term_flags){.shifted = true, .stores = true, .fetches = true});
     vec_pair scale = scale_of(&sum.rest, max);
     max = v_set1(row_max(&next, false));
     stream_row(scratch, s->length, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, scale);

@@ -96,17 +96,19 @@ FSM_INLINE wide wide_load(const double hi[LANES], const double lo[LANES]) {
   return w;
 }
 
-/* The sum over all lanes, in every lane. */
-FSM_INLINE wide wide_reduce(wide w) {
+/* The sum over all lanes, as hi + lo. */
+FSM_INLINE void wide_total(wide w, double total[2]) {
   double hi[LANES], lo[LANES];
   wide_store(w, hi, lo);
   for (size_t width = LANES / 2; width > 0; width /= 2)
     for (size_t k = 0; k < width; k++) add_to_pair(&hi[k], &lo[k], hi[k + width], lo[k + width]);
-  for (size_t k = 1; k < LANES; k++) {
-    hi[k] = hi[0];
-    lo[k] = lo[0];
-  }
-  return wide_load(hi, lo);
+  total[0] = hi[0];
+  total[1] = lo[0];
+}
+
+FSM_INLINE wide wide_set1(const double total[2]) {
+  wide w = {d_set1(total[0]), d_set1(total[1])};
+  return w;
 }
 
 #else
@@ -149,11 +151,21 @@ FSM_INLINE wide wide_load(const double hi[LANES], const double lo[LANES]) {
   return (void)lo, doubles_load(hi);
 }
 
-FSM_INLINE wide wide_reduce(wide w) {
-  return doubles_set1(d_reduce_add(d_add(w.part[0], w.part[1])));
+FSM_INLINE void wide_total(wide w, double total[2]) {
+  total[0] = d_reduce_add(d_add(w.part[0], w.part[1]));
+  total[1] = 0;
 }
 
+FSM_INLINE wide wide_set1(const double total[2]) { return doubles_set1(total[0]); }
+
 #endif
+
+/* The sum over all lanes, in every lane. */
+FSM_INLINE wide wide_reduce(wide w) {
+  double total[2];
+  wide_total(w, total);
+  return wide_set1(total);
+}
 
 /* The sum of a slice's terms. For a logarithm, those equal to the maximum are counted instead of
  * added: what they sum to is known to more than the precision of the others, so the error of the
