@@ -9,7 +9,6 @@
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-static size_t quotient_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* Slices, and how they are cut into parts along one of their axes. */
 typedef struct {
@@ -21,8 +20,20 @@ typedef struct {
   int parts;
 } division;
 
-static size_t units(const division *d) {
-  return quotient_up(d->is_inner ? d->slices->inner : d->slices->outer, d->unit);
+static size_t extent(const division *d) {
+  return d->is_inner ? d->slices->inner : d->slices->outer;
+}
+
+/* What is left over belongs to the last unit, so that no part is smaller than a unit: a single row
+ * or column would be worked on in another way than together with others. */
+static size_t units(const division *d) { return larger(1, extent(d) / d->unit); }
+
+/* Where a part begins, along the axis that is cut. */
+static size_t begin(const division *d, int part) {
+  if (part == d->parts) return extent(d);
+  /* Without the product of both, which could overflow. */
+  size_t n = units(d), parts = (size_t)d->parts, k = (size_t)part;
+  return (n / parts * k + n % parts * k / parts) * d->unit;
 }
 
 enum {
@@ -48,34 +59,25 @@ static division divide_inner(const fsm_slices *s, size_t itemsize) {
   return (division){.slices = s, .itemsize = itemsize, .is_inner = true, .unit = unit};
 }
 
-/* What the largest of so many parts amounts to, in elements of each slice. */
-static size_t largest_part(const division *d, size_t parts) {
-  size_t other = d->is_inner ? d->slices->outer : d->slices->inner;
-  return quotient_up(units(d), parts) * d->unit * other;
+/* What the largest of so many parts, which is the last, amounts to in elements of each slice. */
+static size_t largest_part(division d, size_t parts) {
+  d.parts = (int)smaller(units(&d), parts);
+  size_t other = d.is_inner ? d.slices->outer : d.slices->inner;
+  return (extent(&d) - begin(&d, d.parts - 1)) * other;
 }
 
 /* The division for so many threads: along the axis by which they get the most even shares. */
 static division divide(fsm_kernel *kernel, const fsm_slices *s, size_t itemsize, int threads) {
   division outer = divide_outer(s, itemsize), inner = divide_inner(s, itemsize);
   size_t parts = (size_t)threads;
-  division d = largest_part(&outer, parts) <= largest_part(&inner, parts) ? outer : inner;
+  division d = largest_part(outer, parts) <= largest_part(inner, parts) ? outer : inner;
   d.kernel = kernel;
   /* Several for each thread, so that one that began late leaves the rest to the others; but only
    * as many as have whole tiles of columns. */
   size_t most = PARTS_PER_THREAD * parts;
   if (d.is_inner) most = larger(parts, smaller(most, s->inner / TILE));
-  /* No part of a single row that the others have company for. */
-  if (d.unit == MOST_LANES && !d.is_inner) most = smaller(most, larger(1, units(&d) / 2));
   d.parts = (int)smaller(units(&d), most);
   return d;
-}
-
-/* Where a part begins, along the axis that is cut. */
-static size_t begin(const division *d, int part) {
-  size_t extent = d->is_inner ? d->slices->inner : d->slices->outer;
-  /* Without the product of both, which could overflow. */
-  size_t n = units(d), parts = (size_t)d->parts, k = (size_t)part;
-  return smaller((n / parts * k + n % parts * k / parts) * d->unit, extent);
 }
 
 /* The slices from `outer` and `inner` on. */

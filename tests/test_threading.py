@@ -259,6 +259,20 @@ def test_any_number_of_workers_gives_the_same_bits(api, many_threads, dtype, sha
     np.testing.assert_array_equal(in_place, api.softmax(x, axis, workers=1))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_column_is_left_to_a_worker_alone(api, dtype):
+    """A cache line has 32, 16 or 8 of them, so that one is left over from each of these widths."""
+    for columns in (129, 257):
+        x = np.random.default_rng(0).normal(0.0, 5.0, (5 * 2**20 // columns, columns))
+        x = x.astype(dtype)
+        for function in FUNCTIONS:
+            call = getattr(api, function)
+            alone = call(x, 0, workers=1)
+            for workers in (columns // 32 + 1, columns // 16 + 1, columns // 8 + 1):
+                with threadpool_limits(workers, "openmp"):
+                    np.testing.assert_array_equal(call(x, 0, workers=workers), alone)
+
+
 def test_workers_compute_what_scipy_does(api, many_threads):
     for shape, axis in SHAPES:
         x = np.random.default_rng(0).normal(0.0, 5.0, shape)
