@@ -138,6 +138,7 @@ def softmax_logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: None = None,
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 @overload
 def softmax_logsumexp(
@@ -147,6 +148,7 @@ def softmax_logsumexp(
     where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: _Out,
+    workers: int | None = None,
 ) -> tuple[_Out, Any]: ...
 @overload
 def predict(
@@ -154,6 +156,7 @@ def predict(
     axis: SupportsIndex | None = -1,
     *,
     return_confidence: Literal[False] = False,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def predict(
@@ -161,6 +164,7 @@ def predict(
     axis: SupportsIndex | None = -1,
     *,
     return_confidence: Literal[True],
+    workers: int | None = None,
 ) -> tuple[Any, Any]: ...
 def top_k(
     logits: ArrayLike,
@@ -168,6 +172,7 @@ def top_k(
     axis: SupportsIndex | None = -1,
     *,
     log: bool = False,
+    workers: int | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.intp]]: ...
 @overload
 def cross_entropy(
@@ -180,6 +185,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: _Reduction = "mean",
     return_grad: Literal[False] = False,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def cross_entropy(
@@ -192,6 +198,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: _Reduction = "mean",
     return_grad: Literal[True],
+    workers: int | None = None,
 ) -> tuple[Any, NDArray[Any]]: ...
 def nll_loss(
     log_probs: ArrayLike,
@@ -209,6 +216,7 @@ def softmax_backward(
     axis: _Axis = -1,
     *,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def softmax_backward(
@@ -217,6 +225,7 @@ def softmax_backward(
     axis: _Axis = -1,
     *,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 @overload
 def log_softmax_backward(
@@ -225,6 +234,7 @@ def log_softmax_backward(
     axis: _Axis = -1,
     *,
     out: None = None,
+    workers: int | None = None,
 ) -> Any: ...
 @overload
 def log_softmax_backward(
@@ -233,6 +243,7 @@ def log_softmax_backward(
     axis: _Axis = -1,
     *,
     out: _Out,
+    workers: int | None = None,
 ) -> _Out: ...
 def softmax_grad_hess(
     logits: ArrayLike,
@@ -240,6 +251,7 @@ def softmax_grad_hess(
     weight: ArrayLike | None = None,
     *,
     factor: float | None = None,
+    workers: int | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...

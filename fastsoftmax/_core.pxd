@@ -53,3 +53,4 @@ cdef extern from "fastsoftmax.h":
 
     const size_t FSM_SHARE
     void fsm_run(fsm_kernel *, const fsm_slices *, size_t, int) noexcept nogil
+    void fsm_run_call(fsm_call_kernel *, const fsm_call *, size_t, int) noexcept nogil

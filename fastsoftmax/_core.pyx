@@ -530,14 +530,22 @@ cdef void begin_backward(fsm_call *call, grad, y, out):
     call.out = elements(out)
 
 
-cdef launch_call(fsm_call_kernel *kernel, fsm_call *call, x):
-    if call.outer * call.length * call.inner == 0:
-        return
+cdef int launch_call(fsm_call_kernel *kernel, fsm_call *call, cnp.ndarray x) except -1:
+    cdef size_t size = call.outer * call.length * call.inner
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef int workers
+    if size == 0:
+        return 0
     if call.inner > 1:
         scratch = np.empty(FSM_SCRATCH(call.length, call.inner), x.dtype)
         call.scratch = cnp.PyArray_DATA(scratch)
-    if call.outer * call.length * call.inner < RELEASE_FROM:
+    if size < RELEASE_FROM:
         kernel(call)
-    else:
+    elif size < 2 * FSM_SHARE:
         with nogil:
             kernel(call)
+    else:
+        workers = min(get_workers(), MOST_WORKERS)
+        with nogil:
+            fsm_run_call(kernel, call, itemsize, workers)
+    return 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastsoftmax import _arguments
+from fastsoftmax import _arguments, _workers
 from fastsoftmax._front import Array, Front, as_source, reduced_shape, rounded
 from fastsoftmax._layout import Layout
 
@@ -15,7 +15,14 @@ from fastsoftmax._layout import Layout
 class Decisions(Front):
     """`predict` and `top_k` on one backend."""
 
-    def predict(self, logits: ArrayLike, axis: Any = -1, *, return_confidence: bool = False) -> Any:
+    def predict(
+        self,
+        logits: ArrayLike,
+        axis: Any = -1,
+        *,
+        return_confidence: bool = False,
+        workers: int | None = None,
+    ) -> Any:
         r"""Index of the largest logit along an axis, and its softmax if wanted.
 
         Softmax keeps the order of the logits, so the class that it gives the largest value is
@@ -30,6 +37,9 @@ class Decisions(Front):
             flattened array.
         return_confidence : bool, optional
             Whether to return the softmax of the largest logit too. By default it is not computed.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -45,9 +55,9 @@ class Decisions(Front):
         ------
         TypeError
             If `logits` does not consist of real numbers or is a masked array or a matrix; if
-            `axis` is not an integer.
+            `axis` or `workers` is not an integer.
         ValueError
-            If the slices have no elements.
+            If the slices have no elements; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If the axis is out of range.
 
@@ -71,6 +81,9 @@ class Decisions(Front):
         >>> confidence.round(4)
         array([0.6652, 0.4879])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.predict(logits, axis, return_confidence=return_confidence)
         result = self._kernels.predict_lane(logits, axis, bool(return_confidence))
         if result is not None:
             return result
@@ -96,7 +109,13 @@ class Decisions(Front):
         return index, rounded(layout.from_slices(confidence).reshape(shape), natural, None)
 
     def top_k(
-        self, logits: ArrayLike, k: int, axis: Any = -1, *, log: bool = False
+        self,
+        logits: ArrayLike,
+        k: int,
+        axis: Any = -1,
+        *,
+        log: bool = False,
+        workers: int | None = None,
     ) -> tuple[Any, Any]:
         r"""The k largest softmax values along an axis, and where they stand.
 
@@ -111,6 +130,9 @@ class Decisions(Front):
             flattened array.
         log : bool, optional
             Whether to return values of log-softmax. By default they are of softmax.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -124,10 +146,11 @@ class Decisions(Front):
         Raises
         ------
         TypeError
-            If `logits` does not consist of real numbers or is a masked array or a matrix; if `k`
-            or `axis` is not an integer.
+            If `logits` does not consist of real numbers or is a masked array or a matrix; if `k`,
+            `axis` or `workers` is not an integer.
         ValueError
-            If `k` is negative or more than there are classes.
+            If `k` is negative or more than there are classes; if `workers` is 0, or negative and no
+            CPU is left.
         numpy.exceptions.AxisError
             If the axis is out of range.
 
@@ -151,6 +174,9 @@ class Decisions(Front):
         >>> indices
         array([1, 3, 2])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.top_k(logits, k, axis, log=log)
         array, natural, axis = _one_axis(logits, axis)
         k = _arguments.as_count("k", k, 0, array.shape[axis])
         work = _arguments.work_dtype(natural, natural)

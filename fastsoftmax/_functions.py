@@ -343,6 +343,7 @@ class Functions(Decisions, Losses):
         where: ArrayLike | None = None,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
+        workers: int | None = None,
     ) -> tuple[Any, Any]:
         r"""Softmax and log-sum-exp of the elements along an axis, of one exponentiation.
 
@@ -360,6 +361,9 @@ class Functions(Decisions, Losses):
             of the two, float16 and bfloat16 in float32, and rounded once.
         out : ndarray, optional
             Where to write the softmax: of its shape and dtype. It may be `x` itself or overlap it.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -373,10 +377,11 @@ class Functions(Decisions, Losses):
         ------
         TypeError
             If `x` does not consist of real numbers or is a masked array or a matrix; if `where` is
-            not boolean, or `dtype` not floating; if `out` has another dtype.
+            not boolean, or `dtype` not floating; if `out` has another dtype; if `workers` is not an
+            integer.
         ValueError
             If an axis is repeated; if `where` does not broadcast; if `out` is read-only or has
-            another shape.
+            another shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error the arguments are left as they were.
 
@@ -395,6 +400,9 @@ class Functions(Decisions, Losses):
         >>> log_sum
         array([1.00069315e+03, 4.24835426e-18])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.softmax_logsumexp(x, axis, where=where, dtype=dtype, out=out)
         logits = _arguments.as_array("x", x)
         natural = _arguments.real_dtype("x", logits.dtype)
         axes = _arguments.as_axes(axis, logits.ndim)

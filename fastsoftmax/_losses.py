@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastsoftmax import _arguments, _compensated
+from fastsoftmax import _arguments, _compensated, _workers
 from fastsoftmax._front import (
     Array,
     Front,
@@ -37,6 +37,7 @@ class Losses(Front):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
         return_grad: bool = False,
+        workers: int | None = None,
     ) -> Any:
         r"""Cross-entropy of the softmax of logits and the classes that are the case.
 
@@ -67,6 +68,9 @@ class Losses(Front):
             probabilities is the sum divided by the number of slices.
         return_grad : bool, optional
             Whether to return the gradient too.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -82,11 +86,13 @@ class Losses(Front):
         ------
         TypeError
             If `logits` or `weight` does not consist of real numbers, or `target` neither of
-            integers nor of floating-point numbers; if one is a masked array or a matrix; if `axis`
-            or `ignore_index` is not an integer, or `label_smoothing` not a number.
+            integers nor of floating-point numbers; if one is a masked array or a matrix; if
+            `axis`, `ignore_index` or `workers` is not an integer, or `label_smoothing` not a
+            number.
         ValueError
             If `target` or `weight` has the wrong shape; if a weight is negative or not finite; if
-            `label_smoothing` or `reduction` is none of the above.
+            `label_smoothing` or `reduction` is none of the above; if `workers` is 0, or negative
+            and no CPU is left.
         IndexError
             If a label is neither a class nor `ignore_index`.
         numpy.exceptions.AxisError
@@ -130,6 +136,18 @@ class Losses(Front):
         >>> print(fastsoftmax.cross_entropy([40.0, 0.0], 0))
         4.248354255291589e-18
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.cross_entropy(
+                    logits,
+                    target,
+                    weight,
+                    axis=axis,
+                    ignore_index=ignore_index,
+                    label_smoothing=label_smoothing,
+                    reduction=reduction,
+                    return_grad=return_grad,
+                )
         if weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
             quick = self._kernels.cross_entropy_lane(
                 logits, target, axis, ignore_index, reduction, bool(return_grad)
@@ -275,7 +293,13 @@ class Losses(Front):
         return rounded(_reduced(losses, divisor, reduction), natural, None)
 
     def softmax_backward(
-        self, grad: ArrayLike, y: ArrayLike, axis: Any = -1, *, out: Array | None = None
+        self,
+        grad: ArrayLike,
+        y: ArrayLike,
+        axis: Any = -1,
+        *,
+        out: Array | None = None,
+        workers: int | None = None,
     ) -> Any:
         r"""Gradient with respect to the logits, from that with respect to their softmax.
 
@@ -292,6 +316,9 @@ class Losses(Front):
         out : ndarray, optional
             Where to write the result: of its shape and dtype. It may be `grad` or `y` itself, or
             overlap them.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -303,10 +330,10 @@ class Losses(Front):
         ------
         TypeError
             If `grad` or `y` does not consist of real numbers or is a masked array or a matrix; if
-            `out` has another dtype.
+            `out` has another dtype; if `workers` is not an integer.
         ValueError
             If the shapes differ; if an axis is repeated; if `out` is read-only or has another
-            shape.
+            shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error the arguments are left as they were.
 
@@ -322,13 +349,22 @@ class Losses(Front):
         >>> fastsoftmax.softmax_backward([1.0, 0.0, 0.0], y).round(4)
         array([ 0.2227, -0.1628, -0.0599])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.softmax_backward(grad, y, axis, out=out)
         result = self._kernels.softmax_backward_lane(grad, y, axis, out)
         if result is not None:
             return result
         return self._backward("softmax_backward", grad, "y", y, axis, out)
 
     def log_softmax_backward(
-        self, grad: ArrayLike, log_y: ArrayLike, axis: Any = -1, *, out: Array | None = None
+        self,
+        grad: ArrayLike,
+        log_y: ArrayLike,
+        axis: Any = -1,
+        *,
+        out: Array | None = None,
+        workers: int | None = None,
     ) -> Any:
         r"""Gradient with respect to the logits, from that with respect to their log-softmax.
 
@@ -345,6 +381,9 @@ class Losses(Front):
         out : ndarray, optional
             Where to write the result: of its shape and dtype. It may be `grad` or `log_y` itself,
             or overlap them.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -356,10 +395,10 @@ class Losses(Front):
         ------
         TypeError
             If `grad` or `log_y` does not consist of real numbers or is a masked array or a matrix;
-            if `out` has another dtype.
+            if `out` has another dtype; if `workers` is not an integer.
         ValueError
             If the shapes differ; if an axis is repeated; if `out` is read-only or has another
-            shape.
+            shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
             If an axis is out of range. On any error the arguments are left as they were.
 
@@ -377,6 +416,9 @@ class Losses(Front):
         >>> fastsoftmax.log_softmax_backward([-1.0, 0.0, 0.0], log_y).round(4)
         array([-0.3348,  0.2447,  0.09  ])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.log_softmax_backward(grad, log_y, axis, out=out)
         result = self._kernels.log_softmax_backward_lane(grad, log_y, axis, out)
         if result is not None:
             return result
@@ -389,6 +431,7 @@ class Losses(Front):
         weight: ArrayLike | None = None,
         *,
         factor: float | None = None,
+        workers: int | None = None,
     ) -> tuple[Array, Array]:
         r"""Gradient and diagonal of the Hessian of each sample's cross-entropy, for boosting.
 
@@ -405,6 +448,9 @@ class Losses(Front):
             The weight :math:`w_i` of each sample, of shape (samples,), by default 1.
         factor : float, optional
             The positive factor :math:`f` of the second derivatives, by default 1.
+        workers : int, optional
+            At most so many threads do the work, as in `set_workers`, for this call alone. The
+            NumPy backend uses one.
 
         Returns
         -------
@@ -416,10 +462,11 @@ class Losses(Front):
         ------
         TypeError
             If `logits` or `weight` does not consist of real numbers, or `target` of integers; if
-            one is a masked array or a matrix; if `factor` is not a number.
+            one is a masked array or a matrix; if `factor` is not a number, or `workers` not an
+            integer.
         ValueError
             If an argument has the wrong shape; if a weight is negative or not finite, or `factor`
-            not positive and finite.
+            not positive and finite; if `workers` is 0, or negative and no CPU is left.
         IndexError
             If a label is not a class.
 
@@ -448,6 +495,9 @@ class Losses(Front):
         >>> hess.round(4)
         array([[0.334 , 0.2773, 0.1229]])
         """
+        if workers is not None:
+            with _workers.set_workers(workers):
+                return self.softmax_grad_hess(logits, target, weight, factor=factor)
         array = _arguments.as_array("logits", logits)
         natural = _arguments.real_dtype("logits", array.dtype)
         work = _arguments.work_dtype(natural, natural)

@@ -2,8 +2,8 @@
  * losses and gradients that are made of them.
  *
  * The library never fails: it is handed valid pointers and extents. It allocates nothing but
- * scratch for one row of a large array, and does without if it cannot; it keeps no state but the
- * number of threads at work. */
+ * scratch, for one row of a large array and for the columns of each thread, and does without if it
+ * cannot; it keeps no state but the number of threads at work. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 
@@ -53,7 +53,7 @@ typedef struct {
   fsm_array other;  /* target probabilities; of backward functions the gradient */
   fsm_array where;  /* unsigned char: 1 where an element takes part and 0 elsewhere */
   fsm_array label;  /* int64_t, (outer, inner): classes; none if negative */
-  fsm_array weight; /* of classes, (length), contiguous; or of samples, (outer, inner) */
+  fsm_array weight; /* double: of classes, (length), contiguous; or of samples, (outer, inner) */
   fsm_array out;    /* softmax or gradient */
   fsm_array hess;   /* second derivatives */
   fsm_array slices; /* (outer, inner): confidence, log-sum-exp or loss */
@@ -100,6 +100,10 @@ const fsm_backend *fsm_backend_at(size_t index);
 /* Run a kernel, whose elements have so many bytes, in as many threads as gain by it, at most
  * `workers`. The results are the same to the bit for any number of them. */
 void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers);
+
+/* The same for calls about decisions, losses and gradients. The strides `outer` and `inner` of an
+ * array that has no such axis are 0. Threads have scratch of their own beside the call's. */
+void fsm_run_call(fsm_call_kernel *kernel, const fsm_call *call, size_t itemsize, int workers);
 
 #ifdef __cplusplus
 }

@@ -3,26 +3,48 @@
  * Which slices a kernel is handed together never changes a bit of their results, if they are cut
  * as here; so the number of threads does not either. */
 #include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
 
 #include "fastsoftmax.h"
 #include "threads.h"
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-static size_t quotient_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
-/* Slices, and how they are cut into parts along one of their axes. */
+/* Some of the slices. */
 typedef struct {
-  fsm_kernel *kernel;
-  const fsm_slices *slices;
-  size_t itemsize;
+  size_t outer, outers; /* the first, and how many */
+  size_t inner, inners;
+} block;
+
+/* Work on slices, and how they are cut into parts along one of their axes. */
+typedef struct {
+  size_t outer, length, inner;
+  size_t columns;      /* that stay together, along the inner axis */
+  size_t share;        /* elements for each thread */
+  size_t scratch_size; /* bytes that each thread needs beside the calling one, which has its own */
+  void (*run)(const void *work, const block *part, void *scratch);
+  const void *work;
+  /* What follows from these: */
   bool is_inner; /* the axis is the inner one */
   size_t unit;   /* indices of the axis that stay together */
   int parts;
+  char *scratch; /* of the other threads */
 } division;
 
-static size_t units(const division *d) {
-  return quotient_up(d->is_inner ? d->slices->inner : d->slices->outer, d->unit);
+static size_t extent(const division *d) { return d->is_inner ? d->inner : d->outer; }
+
+/* What is left over belongs to the last unit, so that no part is smaller than a unit: a single row
+ * or column would be worked on in another way than together with others. */
+static size_t units(const division *d) { return larger(1, extent(d) / d->unit); }
+
+/* Where a part begins, along the axis that is cut. */
+static size_t begin(const division *d, int part) {
+  if (part == d->parts) return extent(d);
+  /* Without the product of both, which could overflow. */
+  size_t n = units(d), parts = (size_t)d->parts, k = (size_t)part;
+  return (n / parts * k + n % parts * k / parts) * d->unit;
 }
 
 enum {
@@ -38,79 +60,157 @@ enum {
   PARTS_PER_THREAD = 4,
 };
 
-static division divide_outer(const fsm_slices *s, size_t itemsize) {
-  size_t unit = s->inner == 1 && s->length <= SHORT_FOR_SURE ? MOST_LANES : 1;
-  return (division){.slices = s, .itemsize = itemsize, .is_inner = false, .unit = unit};
+static void cut_outer(division *d, size_t parts) {
+  d->is_inner = false;
+  d->unit = d->inner == 1 && d->length <= SHORT_FOR_SURE ? MOST_LANES : 1;
+  d->parts = (int)smaller(units(d), parts);
 }
 
-static division divide_inner(const fsm_slices *s, size_t itemsize) {
-  size_t unit = s->inner > MOST_FUSED ? LINE_BYTES / itemsize : s->inner;
-  return (division){.slices = s, .itemsize = itemsize, .is_inner = true, .unit = unit};
+static void cut_inner(division *d, size_t parts) {
+  d->is_inner = true;
+  d->unit = d->columns;
+  d->parts = (int)smaller(units(d), parts);
 }
 
-/* What the largest of so many parts amounts to, in elements of each slice. */
-static size_t largest_part(const division *d, size_t parts) {
-  size_t other = d->is_inner ? d->slices->outer : d->slices->inner;
-  return quotient_up(units(d), parts) * d->unit * other;
+/* The slices of the largest part, which is the last. */
+static size_t largest_part(const division *d) {
+  return (extent(d) - begin(d, d->parts - 1)) * (d->is_inner ? d->outer : d->inner);
 }
 
-/* The division for so many threads: along the axis by which they get the most even shares. */
-static division divide(fsm_kernel *kernel, const fsm_slices *s, size_t itemsize, int threads) {
-  division outer = divide_outer(s, itemsize), inner = divide_inner(s, itemsize);
+/* Cut for so many threads, along the axis by which they get the most even shares. */
+static void cut(division *d, int threads) {
   size_t parts = (size_t)threads;
-  division d = largest_part(&outer, parts) <= largest_part(&inner, parts) ? outer : inner;
-  d.kernel = kernel;
+  cut_inner(d, parts);
+  size_t by_inner = largest_part(d);
+  cut_outer(d, parts);
   /* Several for each thread, so that one that began late leaves the rest to the others; but only
    * as many as have whole tiles of columns. */
   size_t most = PARTS_PER_THREAD * parts;
-  if (d.is_inner) most = larger(parts, smaller(most, s->inner / TILE));
-  /* No part of a single row that the others have company for. */
-  if (d.unit == MOST_LANES && !d.is_inner) most = smaller(most, larger(1, units(&d) / 2));
-  d.parts = (int)smaller(units(&d), most);
-  return d;
+  if (largest_part(d) <= by_inner)
+    cut_outer(d, most);
+  else
+    cut_inner(d, larger(parts, smaller(most, d->inner / TILE)));
 }
 
-/* Where a part begins, along the axis that is cut. */
-static size_t begin(const division *d, int part) {
-  size_t extent = d->is_inner ? d->slices->inner : d->slices->outer;
-  /* Without the product of both, which could overflow. */
-  size_t n = units(d), parts = (size_t)d->parts, k = (size_t)part;
-  return smaller((n / parts * k + n % parts * k / parts) * d->unit, extent);
-}
-
-/* The slices from `outer` and `inner` on. */
-static fsm_slices slices_from(const fsm_slices *s, size_t itemsize, size_t outer, size_t inner) {
-  ptrdiff_t size = (ptrdiff_t)itemsize, o = (ptrdiff_t)outer, i = (ptrdiff_t)inner;
-  fsm_slices from = *s;
-  from.x = (const char *)s->x + (o * s->x_outer + i) * size;
-  from.out = (char *)s->out + (o * s->out_outer + i) * size;
-  if (s->temperature)
-    from.temperature = s->temperature + o * s->temperature_outer + i * s->temperature_inner;
-  if (s->where) from.where = s->where + o * s->where_outer + i * s->where_inner;
-  return from;
-}
-
-static void run_part(const void *work, int k) {
+static void run_part(const void *work, int k, int thread) {
   const division *d = work;
   size_t from = begin(d, k), count = begin(d, k + 1) - from;
-  fsm_slices part;
+  block part = {0, d->outer, 0, d->inner};
   if (d->is_inner) {
-    part = slices_from(d->slices, d->itemsize, 0, from);
-    part.inner = count;
+    part.inner = from;
+    part.inners = count;
   } else {
-    part = slices_from(d->slices, d->itemsize, from, 0);
-    part.outer = count;
+    part.outer = from;
+    part.outers = count;
   }
-  d->kernel(&part);
+  void *scratch = NULL;
+  if (d->scratch && thread > 0) scratch = d->scratch + (size_t)(thread - 1) * d->scratch_size;
+  d->run(d->work, &part, scratch);
+}
+
+/* In one thread if there is no memory for the scratch of others. */
+static void run(division *d, int workers) {
+  size_t shares = d->outer * d->length * d->inner / d->share;
+  int threads = fsm_enter((int)smaller(shares, (size_t)workers));
+  cut(d, threads);
+  if (threads > d->parts) {
+    fsm_leave(threads - d->parts);
+    threads = d->parts;
+  }
+  if (threads > 1 && d->scratch_size) d->scratch = malloc((size_t)(threads - 1) * d->scratch_size);
+  if (threads > 1 && (d->scratch || !d->scratch_size)) {
+    fsm_do_all(run_part, d, d->parts, threads);
+  } else {
+    block all = {0, d->outer, 0, d->inner};
+    d->run(d->work, &all, NULL);
+  }
+  free(d->scratch);
+  fsm_leave(threads);
+}
+
+typedef struct {
+  fsm_kernel *kernel;
+  const fsm_slices *slices;
+  size_t itemsize;
+} slices_work;
+
+static void run_slices(const void *work, const block *part, void *unused) {
+  (void)unused;
+  const slices_work *w = work;
+  const fsm_slices *s = w->slices;
+  ptrdiff_t size = (ptrdiff_t)w->itemsize, o = (ptrdiff_t)part->outer, i = (ptrdiff_t)part->inner;
+  fsm_slices some = *s;
+  some.outer = part->outers;
+  some.inner = part->inners;
+  some.x = (const char *)s->x + (o * s->x_outer + i) * size;
+  some.out = (char *)s->out + (o * s->out_outer + i) * size;
+  if (s->temperature)
+    some.temperature = s->temperature + o * s->temperature_outer + i * s->temperature_inner;
+  if (s->where) some.where = s->where + o * s->where_outer + i * s->where_inner;
+  w->kernel(&some);
 }
 
 void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers) {
-  size_t shares = slices->outer * slices->length * slices->inner / FSM_SHARE;
-  int threads = fsm_enter((int)smaller(shares, (size_t)workers));
-  division d = divide(kernel, slices, itemsize, threads);
-  if (threads > 1 && d.parts > 1)
-    fsm_do_all(run_part, &d, d.parts, threads);
-  else
-    kernel(slices);
-  fsm_leave(threads);
+  slices_work w = {kernel, slices, itemsize};
+  division d = {
+      .outer = slices->outer,
+      .length = slices->length,
+      .inner = slices->inner,
+      .columns = slices->inner > MOST_FUSED ? LINE_BYTES / itemsize : slices->inner,
+      .share = FSM_SHARE,
+      .run = run_slices,
+      .work = &w,
+  };
+  run(&d, workers);
+}
+
+typedef struct {
+  fsm_call_kernel *kernel;
+  const fsm_call *call;
+  size_t itemsize;
+} call_work;
+
+static fsm_array array_from(fsm_array a, size_t itemsize, const block *part) {
+  ptrdiff_t o = (ptrdiff_t)part->outer, i = (ptrdiff_t)part->inner;
+  if (a.data) a.data = (char *)a.data + (o * a.outer + i * a.inner) * (ptrdiff_t)itemsize;
+  return a;
+}
+
+static void run_call(const void *work, const block *part, void *scratch) {
+  const call_work *w = work;
+  const fsm_call *c = w->call;
+  size_t size = w->itemsize;
+  fsm_call some = *c;
+  some.outer = part->outers;
+  some.inner = part->inners;
+  some.x = array_from(c->x, size, part);
+  some.other = array_from(c->other, size, part);
+  some.where = array_from(c->where, 1, part);
+  some.label = array_from(c->label, sizeof(int64_t), part);
+  some.weight = array_from(c->weight, sizeof(double), part);
+  some.out = array_from(c->out, size, part);
+  some.hess = array_from(c->hess, size, part);
+  some.slices = array_from(c->slices, size, part);
+  some.values = array_from(c->values, size, part);
+  some.index = array_from(c->index, sizeof(ptrdiff_t), part);
+  if (scratch) some.scratch = scratch;
+  w->kernel(&some);
+}
+
+void fsm_run_call(fsm_call_kernel *kernel, const fsm_call *call, size_t itemsize, int workers) {
+  call_work w = {kernel, call, itemsize};
+  /* Where nothing but indices is asked for, no exponential is computed: an element costs a fourth
+   * or less of what it costs elsewhere. */
+  bool only_compares = !call->out.data && !call->slices.data && !call->values.data;
+  division d = {
+      .outer = call->outer,
+      .length = call->length,
+      .inner = call->inner,
+      .columns = FSM_COLUMNS,
+      .share = only_compares ? 4 * FSM_SHARE : FSM_SHARE,
+      .scratch_size = call->inner > 1 ? FSM_SCRATCH(call->length, call->inner) * itemsize : 0,
+      .run = run_call,
+      .work = &w,
+  };
+  run(&d, workers);
 }

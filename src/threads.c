@@ -28,12 +28,20 @@ static int processors(void) {
 #endif
 }
 
+static int thread_number(void) {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
 void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
   (void)threads; /* unused without OpenMP */
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 #endif
-  for (int k = 0; k < tasks; k++) task(work, k);
+  for (int k = 0; k < tasks; k++) task(work, k, thread_number());
 }
 
 #else
@@ -96,9 +104,9 @@ __attribute__((constructor)) static void watch_forks(void) {
   watches_forks = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
 }
 
-static void take_tasks(job *j) {
+static void take_tasks(job *j, int thread) {
   int k;
-  while ((k = atomic_fetch_add(&j->next, 1)) < j->tasks) j->task(j->work, k);
+  while ((k = atomic_fetch_add(&j->next, 1)) < j->tasks) j->task(j->work, k, thread);
 }
 
 static job *job_that_wants(void) {
@@ -156,11 +164,11 @@ static void *help(void *unused) {
   pthread_mutex_lock(&lock);
   for (;;) {
     job *j = wait_for_job();
-    j->wanted--;
+    int thread = j->wanted--;
     atomic_fetch_add(&j->helping, 1);
     pthread_mutex_unlock(&lock);
     fesetenv(&j->rounding);
-    take_tasks(j);
+    take_tasks(j, thread);
     pthread_mutex_lock(&lock);
     if (atomic_fetch_sub(&j->helping, 1) == 1) pthread_cond_signal(&j->all_left);
   }
@@ -221,7 +229,7 @@ void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
   fegetenv(&j.rounding);
   pthread_cond_init(&j.all_left, NULL);
   call_for_help(&j);
-  take_tasks(&j);
+  take_tasks(&j, 0);
   dismiss(&j);
   pthread_cond_destroy(&j.all_left);
 }

@@ -2,8 +2,9 @@
 #ifndef FSM_THREADS_H
 #define FSM_THREADS_H
 
-/* The k-th of the tasks that some work consists of. */
-typedef void fsm_task(const void *work, int k);
+/* The k-th of the tasks that some work consists of. `thread` tells the threads at work apart: it is
+ * 0 for the calling one, and less than there are threads for the others. */
+typedef void fsm_task(const void *work, int k, int thread);
 
 /* Do all tasks, in any order, in at most `threads` threads, the calling one included; return when
  * all are done. */

@@ -30,6 +30,7 @@ LABELLED = (*LOSSES, "softmax_grad_hess")
 ONE_AXIS = ("predict", "top_k", *LOSSES)
 SEVERAL_AXES = ("softmax_logsumexp", *BACKWARD)
 WITH_OUT = SEVERAL_AXES
+WITH_WORKERS = tuple(function for function in VALID if function != "nll_loss")
 E = np.exceptions.AxisError
 
 # Functions, what replaces or joins their valid arguments, the exception, what its message says.
@@ -185,6 +186,25 @@ ERRORS = {
         r"out has shape \(3, 2\), need \(2, 3\)",
     ),
     "out read-only": (WITH_OUT, {"out": read_only(np.zeros((2, 3)))}, ValueError, "read-only"),
+    "workers zero": (WITH_WORKERS, {"workers": 0}, ValueError, "workers must not be 0"),
+    "workers zero, with a place for the result": (
+        WITH_OUT,
+        {"workers": 0, "out": np.full((2, 3), 42.0)},
+        ValueError,
+        "workers must not be 0",
+    ),
+    "workers too far back": (
+        WITH_WORKERS,
+        {"workers": -(10**6)},
+        ValueError,
+        "workers is -1000000, need",
+    ),
+    "workers not whole": (
+        WITH_WORKERS,
+        {"workers": 2.0},
+        TypeError,
+        "workers must be an integer.*float",
+    ),
     "where of numbers": (("softmax_logsumexp",), {"where": X}, TypeError, "where has dtype"),
     "dtype of integers": (("softmax_logsumexp",), {"dtype": int}, TypeError, "dtype .*int64"),
 }

@@ -259,6 +259,128 @@ def test_any_number_of_workers_gives_the_same_bits(api, many_threads, dtype, sha
     np.testing.assert_array_equal(in_place, api.softmax(x, axis, workers=1))
 
 
+def calls(x, axis) -> dict[str, tuple[str, dict]]:
+    """Calls of the functions of classifiers: for each a function and its arguments."""
+    rng = np.random.default_rng(1)
+    grad = rng.normal(0.0, 1.0, x.shape).astype(x.dtype)
+    targets = rng.random(x.shape).astype(x.dtype)
+    classes = x.shape[axis]
+    labels = rng.integers(0, classes, np.delete(x.shape, axis))
+    ignored = np.where(rng.random(labels.shape) < 0.1, -100, labels)
+    weight = rng.uniform(0.5, 2.0, classes)
+    logits = {"logits": x, "axis": axis}
+    with_grad = {"return_grad": True, "reduction": "none"}
+    found = {
+        "predict": ("predict", logits),
+        "predict, confidence": ("predict", logits | {"return_confidence": True}),
+        "top_k": ("top_k", logits | {"k": 3}),
+        "top_k, log": ("top_k", logits | {"k": min(20, classes), "log": True}),
+        "softmax_logsumexp": ("softmax_logsumexp", {"x": x, "axis": axis}),
+        "softmax_logsumexp, where": (
+            "softmax_logsumexp",
+            {"x": x, "axis": axis, "where": rng.random(x.shape) < 0.8},
+        ),
+        "cross_entropy, mean": (
+            "cross_entropy",
+            logits | {"target": labels, "return_grad": True},
+        ),
+        "cross_entropy, loss alone": (
+            "cross_entropy",
+            logits | {"target": labels, "reduction": "none"},
+        ),
+        "cross_entropy, weights": (
+            "cross_entropy",
+            logits | with_grad | {"target": ignored, "weight": weight},
+        ),
+        "cross_entropy, smoothing": (
+            "cross_entropy",
+            logits | with_grad | {"target": ignored, "label_smoothing": 0.1},
+        ),
+        "cross_entropy, probabilities": (
+            "cross_entropy",
+            logits | with_grad | {"target": targets, "weight": weight},
+        ),
+        "softmax_backward": ("softmax_backward", {"grad": grad, "y": targets, "axis": axis}),
+        "log_softmax_backward": (
+            "log_softmax_backward",
+            {"grad": grad, "log_y": -abs(x), "axis": axis},
+        ),
+    }
+    if x.ndim == 2 and axis != 0:
+        found["softmax_grad_hess"] = ("softmax_grad_hess", {"logits": x, "target": labels})
+        found["softmax_grad_hess, weights"] = (
+            "softmax_grad_hess",
+            {"logits": x, "target": labels, "weight": rng.uniform(0.5, 2.0, len(x)), "factor": 2.0},
+        )
+    return found
+
+
+def assert_same(got, wanted):
+    """Arrays, or tuples of them."""
+    got, wanted = (a if isinstance(a, tuple) else (a,) for a in (got, wanted))
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "order"),
+    [
+        ((600, 1000), -1, "C"),
+        ((1000, 601), -1, "F"),
+        ((60_001, 10), -1, "C"),
+        ((200_003, 3), -1, "F"),
+        ((1_100, 601), 0, "C"),
+        ((3, 500, 401), 1, "C"),
+        ((33, 400, 49), 1, "C"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_number_of_workers_gives_the_same_bits_to_classifiers(
+    api, many_threads, dtype, shape, axis, order
+):
+    x = np.random.default_rng(0).normal(0.0, 5.0, shape).astype(dtype, order=order)
+    x.flat[:: x.size // 7] = (np.inf, -np.inf, np.nan, 1e30, -1e30, 0.0, 80.0, -80.0)
+    for function, arguments in calls(x, axis).values():
+        call = getattr(api, function)
+        alone = call(**arguments, workers=1)
+        for workers in (2, 3, 7):
+            assert_same(call(**arguments, workers=workers), alone)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4096, 2048), -1), ((800_000, 10), -1), ((2048, 4097), 0)], ids=str
+)
+def test_any_number_of_workers_predicts_the_same(api, many_threads, shape, axis):
+    """Of larger arrays, below which it takes one."""
+    x = np.random.default_rng(0).normal(0.0, 5.0, shape).astype("float32")
+    for workers in (1, 2, 7):
+        np.testing.assert_array_equal(api.predict(x, axis, workers=workers), x.argmax(axis))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_column_is_left_to_a_worker_alone(api, dtype):
+    """A cache line has 32, 16 or 8 of them, so that one is left over from each of these widths."""
+    for columns in (129, 257):
+        x = np.random.default_rng(0).normal(0.0, 5.0, (5 * 2**20 // columns, columns))
+        x = x.astype(dtype)
+        for function in FUNCTIONS:
+            call = getattr(api, function)
+            alone = call(x, 0, workers=1)
+            for workers in (columns // 32 + 1, columns // 16 + 1, columns // 8 + 1):
+                with threadpool_limits(workers, "openmp"):
+                    np.testing.assert_array_equal(call(x, 0, workers=workers), alone)
+
+
+@pytest.mark.parametrize("columns", [17, 33, 49])
+def test_no_column_of_a_classifier_is_left_to_a_worker_alone(api, many_threads, columns):
+    x = np.random.default_rng(0).normal(0.0, 5.0, (2**20 // columns, columns)).astype("float32")
+    for case in ("predict, confidence", "softmax_logsumexp", "softmax_backward"):
+        function, arguments = calls(x, 0)[case]
+        call = getattr(api, function)
+        assert_same(call(**arguments, workers=columns // 16 + 1), call(**arguments, workers=1))
+
+
 def test_workers_compute_what_scipy_does(api, many_threads):
     for shape, axis in SHAPES:
         x = np.random.default_rng(0).normal(0.0, 5.0, shape)
@@ -286,6 +408,41 @@ def test_every_slice_is_done_once_whatever_the_extents(many_threads, seed):
     np.testing.assert_allclose(out, terms / terms.sum(1, keepdims=True), rtol=1e-12)
     out[...] = 42.0
     assert np.all(beside == 42.0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("seed", range(20))
+def test_every_slice_of_a_classifier_is_done_once_whatever_the_extents(many_threads, seed):
+    """As above, of results of each kind: elements, slices, and the largest few."""
+    rng = np.random.default_rng(seed)
+    while True:
+        shape = tuple(int(2 ** rng.uniform(0, most)) for most in (14, 14, 14))
+        if 2**18 <= np.prod(shape) < 2**20:
+            break
+    workers = int(rng.integers(2, 9))
+    x, y = rng.normal(0.0, 3.0, shape), rng.random(shape)
+    beside = np.full((shape[0] + 2, shape[1], shape[2] + 2), 42.0)
+    out = beside[1:-1, :, 1:-1]
+    fastsoftmax.softmax_backward(x, y, 1, out=out, workers=workers)
+    wanted = y * (x - (x * y).sum(1, keepdims=True))
+    np.testing.assert_allclose(out, wanted, rtol=1e-12, atol=1e-12 * shape[1])
+    out[...] = 42.0
+    assert np.all(beside == 42.0)
+
+    log_sum = np.log(np.exp(x).sum(1))
+    index, confidence = fastsoftmax.predict(x, 1, return_confidence=True, workers=workers)
+    np.testing.assert_array_equal(index, x.argmax(1))
+    np.testing.assert_allclose(confidence, np.exp(x.max(1) - log_sum), rtol=1e-12)
+    k = min(3, shape[1])
+    values, indices = fastsoftmax.top_k(x, k, 1, workers=workers)
+    largest = np.argsort(-x, axis=1)[:, :k]
+    np.testing.assert_array_equal(indices, largest)
+    chosen = np.take_along_axis(x, largest, 1)
+    np.testing.assert_allclose(values, np.exp(chosen - log_sum[:, np.newaxis]), rtol=1e-12)
+    labels = rng.integers(0, shape[1], log_sum.shape)
+    chosen = np.take_along_axis(x, labels[:, np.newaxis], 1)[:, 0]
+    losses = fastsoftmax.cross_entropy(x, labels, axis=1, reduction="none", workers=workers)
+    np.testing.assert_allclose(losses, log_sum - chosen, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's names of modes")
@@ -326,6 +483,65 @@ for _ in range(10):
 print(*counts, threads())
 """
     assert output(code, OMP_NUM_THREADS="3") == ["1", "1", "1", "1", "3", "3"]
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "call",
+    [
+        "predict(x, return_confidence=True{})",
+        "predict(np.tile(x, (3, 1)){})",
+        "top_k(x, 3{})",
+        "softmax_logsumexp(x{})",
+        "cross_entropy(x, labels{})",
+        "cross_entropy(x, alone, return_grad=True{})",
+        "softmax_backward(x, alone{})",
+        "log_softmax_backward(x, alone{})",
+        "softmax_grad_hess(x, labels{})",
+        "top_k(x.T, 3, 0{})",
+    ],
+)
+def test_as_many_threads_work_for_classifiers_as_workers_are_asked_for(call):
+    code = """
+labels = x.argmax(-1)
+with fastsoftmax.set_workers(1):
+    fastsoftmax.CALL
+    print(threads())
+fastsoftmax.WITH_2
+print(threads())
+with fastsoftmax.set_workers(3):
+    fastsoftmax.CALL
+print(threads())
+"""
+    code = code.replace("CALL", call.format("")).replace("WITH_2", call.format(", workers=2"))
+    assert output(code, OMP_NUM_THREADS="4") == ["1", "2", "3"]
+
+
+@needs_proc
+def test_indices_alone_need_a_larger_array_for_threads():
+    """They cost a fraction of what an exponential does."""
+    code = """
+fastsoftmax.predict(x)
+print(threads())
+fastsoftmax.predict(np.tile(x, (3, 1)))
+print(threads())
+"""
+    assert output(code, OMP_NUM_THREADS="2") == ["1", "2"]
+
+
+@needs_proc
+def test_a_fit_of_the_temperature_obeys_set_workers():
+    code = """
+from fastsoftmax.calibration import fit_temperature
+labels = np.where(np.arange(len(x)) % 2, x.argmax(-1), 0)
+with fastsoftmax.set_workers(1):
+    one = fit_temperature(x, labels)
+print(threads())
+with fastsoftmax.set_workers(2):
+    two = fit_temperature(x, labels)
+print(threads(), one == two)
+"""
+    assert output(code, OMP_NUM_THREADS="2") == ["1", "2", "True"]
 
 
 @pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
@@ -385,11 +601,19 @@ print(threads())
 def test_callers_at_once_get_their_own_results(api, many_threads, shape):
     rng = np.random.default_rng(0)
     arrays = [rng.normal(0.0, 5.0, shape) for _ in range(6)]
-    alone = [api.softmax(x, 1, workers=1) for x in arrays]
+
+    def results(x, workers):
+        log_y = -abs(x)
+        return (
+            api.softmax(x, 1, workers=workers),
+            api.log_softmax_backward(x, log_y, 1, workers=workers),
+        )
+
+    alone = [results(x, 1) for x in arrays]
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda x: api.softmax(x, 1, workers=3), arrays * 5))
+        together = list(pool.map(lambda x: results(x, 3), arrays * 5))
     for i, got in enumerate(together):
-        np.testing.assert_array_equal(got, alone[i % len(arrays)])
+        assert_same(got, alone[i % len(arrays)])
 
 
 # Other processes
