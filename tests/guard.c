@@ -36,7 +36,7 @@ enum {
   MARGIN = 256, /* bytes beside an array that are watched, where its region has them */
   CANARY = 0x5a,
   MOST_LANES = 16,
-  LONGEST_SHORT = 12 * MOST_LANES, /* row that any kernel takes together with others */
+  LONGEST_SHORT = 15 * MOST_LANES, /* row that any kernel takes together with others */
   MOST_BLOCK = 5 * MOST_LANES, /* elements of a row that one step of any kernel takes, at most */
   MOST_ELEMENTS = 1 << 17,
   MOST_OF_TABLE = 40 * 64, /* elements of a matrix whose shape is one of the table's */
