@@ -49,6 +49,16 @@ def test_a_temperature_of_any_magnitude_is_exact(api, dtype, temperature):
     assert_all_accurate(api, x, exact, ARRANGEMENTS["rows"], temperature=temperature)
 
 
+@pytest.mark.parametrize("length", [*range(1, 70), 127, 191])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_logits_get_shares_of_exactly_one_over_their_number(api, dtype, length):
+    rng = np.random.default_rng(length)
+    x = np.repeat(rng.normal(0.0, 10.0, (99, 1)).astype(dtype), length, axis=1)
+    share = np.ones(1, dtype) / np.array(length, dtype)
+    np.testing.assert_array_equal(api.softmax(x, -1), np.broadcast_to(share, x.shape))
+    np.testing.assert_array_equal(api.softmax(x.T.copy(), 0), np.broadcast_to(share, x.T.shape))
+
+
 def test_a_dominated_row_keeps_its_digits(api):
     """The largest term rounds the others away, unless it is kept out of their sum."""
     x = np.array([0.0, -40.0])

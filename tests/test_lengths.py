@@ -38,7 +38,7 @@ def test_a_long_axis(api, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_number_of_slices_side_by_side(api, dtype, slices):
     """Short rows share vectors as columns do, and what is left over is a part of one."""
-    for length in (1, 2, 3, 5, 8, 9, 16, 31, 64, 65):
+    for length in (1, 2, 3, 4, 5, 6, 8, 9, 10, 16, 31, 64, 65):
         for arrangement in ARRANGEMENTS.values():
             assert_all_accurate(api, *known(slices, length, dtype), arrangement)
 

@@ -2,7 +2,8 @@
  *
  * As many rows as there are lanes are transposed in registers into a scratch tile, where each is a
  * lane of every column: maximum, sum and division serve all of them at once. The last pass is made
- * on the way back. */
+ * on the way back. Of columns that do not fill a block of LANES, only those that exist are
+ * transposed, by strips that are narrower. */
 #ifndef FSM_KERNELS_SHORT_ROWS_H
 #define FSM_KERNELS_SHORT_ROWS_H
 
@@ -27,6 +28,16 @@ static inline line batch_row(const batch *b, size_t k) {
   return row;
 }
 
+/* Whether what is less than a block of the rows may be read and written by strips. */
+static inline bool in_strips(const batch *b, const bool masked) {
+  return !masked && b->count == LANES && b->first.length >= STRIP;
+}
+
+/* The first column of the strip that column i begins: the last one may overlap the one before. */
+static inline size_t strip_from(size_t i, size_t length) {
+  return i + STRIP <= length ? i : length - STRIP;
+}
+
 /* Lanes past the last row repeat it. */
 FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, const bool masked) {
   vec a[LANES];
@@ -41,7 +52,19 @@ FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, const bool 
 FSM_INLINE void batch_load(batch *b, const bool masked) {
   size_t i = 0, length = b->first.length;
   for (; i + LANES <= length; i += LANES) batch_load_columns(b, i, LANES, masked);
-  if (i < length) batch_load_columns(b, i, length - i, masked);
+  if (i == length) return;
+  if (!in_strips(b, masked)) {
+    batch_load_columns(b, i, length - i, masked);
+    return;
+  }
+  for (; i < length; i += STRIP) {
+    size_t from = strip_from(i, length);
+    vec a[STRIP];
+    v_load_strip(a, b->first.x + from, b->stride);
+    for (size_t k = 0; k < STRIP; k++) v_store_real(b->columns[from + k], a[k]);
+  }
+  for (i = length; i % COLUMNS_AT_ONCE > 0; i++)
+    v_store_real(b->columns[i], v_set1(-(real)INFINITY));
 }
 
 FSM_INLINE vec batch_max(const batch *b) {
@@ -53,33 +76,40 @@ FSM_INLINE vec batch_max(const batch *b) {
   return m[0];
 }
 
-/* Sums of the terms, which take the places of the elements if they are to be stored. */
+/* Add the terms of the columns from i on to the sum. They take the places of the elements if they
+ * are to be stored. */
+FSM_INLINE void batch_add_terms(term_sum *sum, vcount *ties, batch *b, size_t i, vec max,
+                                const exp_frame *f, const bool stores, const bool whole) {
+  vec x[BLOCK], shifted[BLOCK], value[BLOCK];
+  exp_term term[BLOCK];
+  mask tie[BLOCK];
+  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
+    x[k] = v_load_real(b->columns[i + k]);
+    shifted[k] = v_sub(x[k], f->origin);
+  }
+  exp_terms(term, shifted, f, COLUMNS_AT_ONCE);
+  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
+    if (stores) {
+      value[k] = exp_term_value(&term[k], f);
+      v_store_real(b->columns[i + k], value[k]);
+    } else {
+      tie[k] = v_equal(x[k], max);
+      *ties = v_count_add(*ties, tie[k]);
+    }
+  }
+  if (stores)
+    sum->rest = wide_add_values(sum->rest, value, COLUMNS_AT_ONCE, whole);
+  else
+    sum->rest = wide_add_terms(sum->rest, tie, term, f, COLUMNS_AT_ONCE, whole);
+}
+
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool stores) {
   vcount ties = v_count_zero();
   term_sum sum = {doubles_set1(0), wide_zero()};
-  for (size_t i = 0; i < b->first.length; i += COLUMNS_AT_ONCE) {
-    vec x[BLOCK], shifted[BLOCK], value[BLOCK];
-    exp_term term[BLOCK];
-    mask tie[BLOCK];
-    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
-      x[k] = v_load_real(b->columns[i + k]);
-      shifted[k] = v_sub(x[k], f->origin);
-    }
-    exp_terms(term, shifted, f, COLUMNS_AT_ONCE);
-    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
-      if (stores) {
-        value[k] = exp_term_value(&term[k], f);
-        v_store_real(b->columns[i + k], value[k]);
-      } else {
-        tie[k] = v_equal(x[k], max);
-        ties = v_count_add(ties, tie[k]);
-      }
-    }
-    if (stores)
-      sum.rest = wide_add_values(sum.rest, value, COLUMNS_AT_ONCE, true);
-    else
-      sum.rest = wide_add_terms(sum.rest, tie, term, f, COLUMNS_AT_ONCE, true);
-  }
+  size_t i = 0, length = b->first.length;
+  for (; i + COLUMNS_AT_ONCE <= length; i += COLUMNS_AT_ONCE)
+    batch_add_terms(&sum, &ties, b, i, max, f, stores, true);
+  if (i < length) batch_add_terms(&sum, &ties, b, i, max, f, stores, false);
   for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(ties, p);
   return sum;
 }
@@ -132,50 +162,87 @@ FSM_INLINE void batch_store(const batch *b, storage *out, ptrdiff_t stride, batc
   size_t i = 0, length = b->first.length;
   for (; i + LANES <= length; i += LANES)
     batch_store_columns(b, out, stride, i, LANES, finish, f, absent, masked);
-  if (i < length) batch_store_columns(b, out, stride, i, length - i, finish, f, absent, masked);
+  if (i == length) return;
+  if (!in_strips(b, masked)) {
+    batch_store_columns(b, out, stride, i, length - i, finish, f, absent, masked);
+    return;
+  }
+  for (; i < length; i += STRIP) {
+    size_t from = strip_from(i, length);
+    vec a[STRIP];
+    for (size_t k = 0; k < STRIP; k++) a[k] = finish(v_load_real(b->columns[from + k]), f);
+    v_store_strip(out + from, stride, a);
+  }
 }
 
-typedef void batch_kernel(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                          const bool masked);
+/* Read the rows from `outer` on, and find their maxima. */
+FSM_INLINE vec batch_begin(batch *b, const fsm_slices *s, size_t outer, const bool masked) {
+  b->first = row_of(s, outer);
+  b->count = s->outer - outer < LANES ? s->outer - outer : LANES;
+  batch_load(b, masked);
+  return batch_max(b);
+}
 
-FSM_INLINE void softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                              const bool masked) {
-  vec max = batch_max(b);
+/* Where the rows that follow go to. */
+typedef struct {
+  const fsm_slices *slices;
+  size_t outer;
+  batch *batch;
+} batch_next;
+
+/* As a kernel of rows does, one of batches takes the maxima and returns those of the next ones:
+ * they are read while its own division or logarithm is under way. */
+typedef vec batch_kernel(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
+                         const batch_next *next, const bool masked);
+
+FSM_INLINE vec begin_next(const batch_next *next, vec max, const bool masked) {
+  if (next->outer >= next->slices->outer) return max;
+  return batch_begin(next->batch, next->slices, next->outer, masked);
+}
+
+FSM_INLINE vec softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
+                             const batch_next *next, const bool masked) {
   exp_frame f = frame_of(max, t);
   term_sum sum = batch_sum(b, max, &f, true);
   batch_frame last = {.scale = scale_of(&sum.rest, max)};
+  vec next_max = begin_next(next, max, masked);
   batch_store(b, out, stride, softmax_finish, &last, 0, masked);
+  return next_max;
 }
 
-FSM_INLINE void log_softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                                  const bool masked) {
-  vec max = batch_max(b);
+FSM_INLINE vec log_softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
+                                 vec max, const batch_next *next, const bool masked) {
   batch_frame last = {.log = log_frame_of(max, t, batch_log_of_sum(b, max, t))};
+  vec next_max = begin_next(next, max, masked);
   batch_store(b, out, stride, log_softmax_finish, &last, -(real)INFINITY, masked);
+  return next_max;
 }
 
-FSM_INLINE void logsumexp_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                                const bool masked) {
-  (void)masked;
-  vec max = batch_max(b);
+FSM_INLINE vec logsumexp_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
+                               vec max, const batch_next *next, const bool masked) {
+  vec result = log_sum_exp(max, batch_log_of_sum(b, max, t));
+  vec next_max = begin_next(next, max, masked);
   storage results[LANES];
-  v_store(results, log_sum_exp(max, batch_log_of_sum(b, max, t)));
+  v_store(results, result);
   for (size_t k = 0; k < b->count; k++) out[(ptrdiff_t)k * stride] = results[k];
+  return next_max;
 }
 
 FSM_INLINE void for_each_batch(const fsm_slices *s, batch_kernel *kernel, const bool masked) {
-  batch b;
-  b.stride = s->x_outer;
-  b.where_stride = s->where_outer;
+  batch batches[2];
+  for (int k = 0; k < 2; k++) {
+    batches[k].stride = s->x_outer;
+    batches[k].where_stride = s->where_outer;
+  }
   tempering t = tempering_set1(tempering_of(1));
+  vec max = batch_begin(&batches[0], s, 0, masked);
   for (size_t outer = 0; outer < s->outer; outer += LANES) {
-    storage *out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer;
-    b.count = s->outer - outer < LANES ? s->outer - outer : LANES;
-    b.first = row_of(s, outer);
+    batch *b = &batches[outer / LANES % 2];
+    batch_next next = {s, outer + LANES, &batches[1 - outer / LANES % 2]};
     if (s->temperature)
-      t = load_tempering(temperature_of(s, outer, 0), s->temperature_outer, b.count);
-    batch_load(&b, masked);
-    kernel(&b, out, s->out_outer, &t, masked);
+      t = load_tempering(temperature_of(s, outer, 0), s->temperature_outer, b->count);
+    max = kernel(b, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, s->out_outer, &t, max,
+                 &next, masked);
   }
 }
 

@@ -207,23 +207,60 @@ static inline dvec v_count_part(vcount count, int part) {
                                  : _mm256_castsi256_si128(count));
 }
 
-/* The transpose of LANES vectors, in place: pairs, quads, halves. */
-FSM_INLINE void v_transpose(vec a[LANES]) {
-  vec pair[LANES], quad[LANES];
-  for (int k = 0; k < 8; k += 2) {
+/* The transposes of four vectors' halves, in place. */
+FSM_INLINE void transpose_halves(vec a[4]) {
+  vec pair[4];
+  for (int k = 0; k < 4; k += 2) {
     pair[k] = _mm256_unpacklo_ps(a[k], a[k + 1]);
     pair[k + 1] = _mm256_unpackhi_ps(a[k], a[k + 1]);
   }
-  for (int k = 0; k < 8; k += 4)
-    for (int i = 0; i < 2; i++) {
-      quad[k + 2 * i] = _mm256_shuffle_ps(pair[k + i], pair[k + i + 2], 0x44);
-      quad[k + 2 * i + 1] = _mm256_shuffle_ps(pair[k + i], pair[k + i + 2], 0xee);
-    }
-  for (int k = 0; k < 4; k++) {
-    a[k] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x20);
-    a[k + 4] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x31);
+  for (int i = 0; i < 2; i++) {
+    a[2 * i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
+    a[2 * i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
   }
 }
+
+/* The transpose of LANES vectors, in place. */
+FSM_INLINE void v_transpose(vec a[LANES]) {
+  transpose_halves(a);
+  transpose_halves(a + 4);
+  for (int k = 0; k < 4; k++) {
+    vec first = a[k];
+    a[k] = _mm256_permute2f128_ps(first, a[k + 4], 0x20);
+    a[k + 4] = _mm256_permute2f128_ps(first, a[k + 4], 0x31);
+  }
+}
+
+#ifdef FSM_FLOAT32
+/* 128 bits each, at two places. */
+static inline __m256 load_halves(const storage *high, const storage *low) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+}
+static inline void store_halves(storage *high, storage *low, __m256 a) {
+  _mm_storeu_ps(low, _mm256_castps256_ps128(a));
+  _mm_storeu_ps(high, _mm256_extractf128_ps(a, 1));
+}
+
+enum { STRIP = 4 };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  for (int k = 0; k < 4; k++) a[k] = load_halves(p + (k + 4) * stride, p + k * stride);
+  transpose_halves(a);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  transpose_halves(a);
+  for (int k = 0; k < 4; k++) store_halves(p + (k + 4) * stride, p + k * stride, a[k]);
+}
+#else
+enum { STRIP = LANES };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  for (int k = 0; k < LANES; k++) a[k] = v_load(p + k * stride);
+  v_transpose(a);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  v_transpose(a);
+  for (int k = 0; k < LANES; k++) v_store(p + k * stride, a[k]);
+}
+#endif
 
 #else /* FSM_FLOAT64 */
 
@@ -308,6 +345,27 @@ static inline size_t v_count_true(mask m) {
 static inline dvec v_count_part(vcount count, int part) {
   (void)part;
   return d_sub(d_bits_or(with_bits(count), 0x4330000000000000), d_set1(0x1p52));
+}
+
+/* 128 bits each, at two places. */
+static inline __m256d load_halves(const storage *high, const storage *low) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)), _mm_loadu_pd(high), 1);
+}
+static inline void store_halves(storage *high, storage *low, __m256d a) {
+  _mm_storeu_pd(low, _mm256_castpd256_pd128(a));
+  _mm_storeu_pd(high, _mm256_extractf128_pd(a, 1));
+}
+
+enum { STRIP = 2 };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  vec even = load_halves(p + 2 * stride, p);
+  vec odd = load_halves(p + 3 * stride, p + stride);
+  a[0] = _mm256_unpacklo_pd(even, odd);
+  a[1] = _mm256_unpackhi_pd(even, odd);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  store_halves(p + 2 * stride, p, _mm256_unpacklo_pd(a[0], a[1]));
+  store_halves(p + 3 * stride, p + stride, _mm256_unpackhi_pd(a[0], a[1]));
 }
 
 FSM_INLINE void v_transpose(vec a[LANES]) {

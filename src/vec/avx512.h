@@ -177,28 +177,73 @@ static inline dvec v_count_part(vcount count, int part) {
                                  : _mm512_castsi512_si256(count));
 }
 
-/* The transpose of LANES vectors, in place: pairs, quads, then quarters of registers. */
-FSM_INLINE void v_transpose(vec a[LANES]) {
-  vec pair[LANES], quad[LANES], half[LANES];
-  for (int k = 0; k < 16; k += 2) {
+/* The transposes of four vectors' quarters, in place. */
+FSM_INLINE void transpose_quarters(vec a[4]) {
+  vec pair[4];
+  for (int k = 0; k < 4; k += 2) {
     pair[k] = _mm512_unpacklo_ps(a[k], a[k + 1]);
     pair[k + 1] = _mm512_unpackhi_ps(a[k], a[k + 1]);
   }
-  for (int k = 0; k < 16; k += 4)
-    for (int i = 0; i < 2; i++) {
-      quad[k + 2 * i] = _mm512_shuffle_ps(pair[k + i], pair[k + i + 2], 0x44);
-      quad[k + 2 * i + 1] = _mm512_shuffle_ps(pair[k + i], pair[k + i + 2], 0xee);
-    }
+  for (int i = 0; i < 2; i++) {
+    a[2 * i] = _mm512_shuffle_ps(pair[i], pair[i + 2], 0x44);
+    a[2 * i + 1] = _mm512_shuffle_ps(pair[i], pair[i + 2], 0xee);
+  }
+}
+
+/* The transpose of LANES vectors, in place. */
+FSM_INLINE void v_transpose(vec a[LANES]) {
+  vec half[LANES];
+  for (int k = 0; k < 16; k += 4) transpose_quarters(a + k);
   for (int k = 0; k < 16; k += 8)
     for (int i = 0; i < 4; i++) {
-      half[k + i] = _mm512_shuffle_f32x4(quad[k + i], quad[k + i + 4], 0x88);
-      half[k + i + 4] = _mm512_shuffle_f32x4(quad[k + i], quad[k + i + 4], 0xdd);
+      half[k + i] = _mm512_shuffle_f32x4(a[k + i], a[k + i + 4], 0x88);
+      half[k + i + 4] = _mm512_shuffle_f32x4(a[k + i], a[k + i + 4], 0xdd);
     }
   for (int i = 0; i < 8; i++) {
     a[i] = _mm512_shuffle_f32x4(half[i], half[i + 8], 0x88);
     a[i + 8] = _mm512_shuffle_f32x4(half[i], half[i + 8], 0xdd);
   }
 }
+
+#ifdef FSM_FLOAT32
+/* 128 bits each, at two places. */
+static inline __m256 load_halves(const storage *high, const storage *low) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+}
+static inline void store_halves(storage *high, storage *low, __m256 a) {
+  _mm_storeu_ps(low, _mm256_castps256_ps128(a));
+  _mm_storeu_ps(high, _mm256_extractf128_ps(a, 1));
+}
+
+enum { STRIP = 4 };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  for (int k = 0; k < 4; k++) {
+    const storage *low = p + k * stride, *high = low + 8 * stride;
+    __m256 half = load_halves(high + 4 * stride, high);
+    a[k] = _mm512_castps256_ps512(load_halves(low + 4 * stride, low));
+    a[k] = _mm512_insertf32x8(a[k], half, 1);
+  }
+  transpose_quarters(a);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  transpose_quarters(a);
+  for (int k = 0; k < 4; k++) {
+    storage *low = p + k * stride, *high = low + 8 * stride;
+    store_halves(low + 4 * stride, low, _mm512_castps512_ps256(a[k]));
+    store_halves(high + 4 * stride, high, _mm512_extractf32x8_ps(a[k], 1));
+  }
+}
+#else
+enum { STRIP = LANES };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  for (int k = 0; k < LANES; k++) a[k] = v_load(p + k * stride);
+  v_transpose(a);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  v_transpose(a);
+  for (int k = 0; k < LANES; k++) v_store(p + k * stride, a[k]);
+}
+#endif
 
 #else /* FSM_FLOAT64 */
 
@@ -260,6 +305,36 @@ static inline vcount v_count_add(vcount count, mask m) {
 static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return (void)part, _mm512_cvtepi64_pd(count);
+}
+
+/* 128 bits each, at two places. */
+static inline __m256d load_halves(const storage *high, const storage *low) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)), _mm_loadu_pd(high), 1);
+}
+static inline void store_halves(storage *high, storage *low, __m256d a) {
+  _mm_storeu_pd(low, _mm256_castpd256_pd128(a));
+  _mm_storeu_pd(high, _mm256_extractf128_pd(a, 1));
+}
+
+enum { STRIP = 2 };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  vec rows[2];
+  for (int k = 0; k < 2; k++) {
+    const storage *low = p + k * stride, *high = low + 4 * stride;
+    __m256d half = load_halves(high + 2 * stride, high);
+    rows[k] = _mm512_castpd256_pd512(load_halves(low + 2 * stride, low));
+    rows[k] = _mm512_insertf64x4(rows[k], half, 1);
+  }
+  a[0] = _mm512_unpacklo_pd(rows[0], rows[1]);
+  a[1] = _mm512_unpackhi_pd(rows[0], rows[1]);
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  vec rows[2] = {_mm512_unpacklo_pd(a[0], a[1]), _mm512_unpackhi_pd(a[0], a[1])};
+  for (int k = 0; k < 2; k++) {
+    storage *low = p + k * stride, *high = low + 4 * stride;
+    store_halves(low + 2 * stride, low, _mm512_castpd512_pd256(rows[k]));
+    store_halves(high + 2 * stride, high, _mm512_extractf64x4_pd(rows[k], 1));
+  }
 }
 
 FSM_INLINE void v_transpose(vec a[LANES]) {

@@ -105,6 +105,18 @@ static inline void v_fetch(const storage *p) { (void)p; }
 
 FSM_INLINE void v_transpose(vec a[LANES]) { (void)a; }
 
+/* STRIP columns of LANES rows, which are `stride` apart: as many as shuffle fastest. The store
+ * leaves a undefined. */
+enum { STRIP = 1 };
+FSM_INLINE void v_load_strip(vec a[STRIP], const storage *p, ptrdiff_t stride) {
+  (void)stride;
+  a[0] = *p;
+}
+FSM_INLINE void v_store_strip(storage *p, ptrdiff_t stride, vec a[STRIP]) {
+  (void)stride;
+  *p = (storage)a[0];
+}
+
 static inline real v_first(vec a) { return a; }
 static inline real v_reduce_max(vec a) { return a; }
 
