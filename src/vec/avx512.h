@@ -171,6 +171,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi32(count, m, count, _mm512_set1_epi32(1));
 }
+static inline uint64_t v_bits(mask m) { return m; }
 static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return _mm512_cvtepu32_pd(part ? _mm512_extracti32x8_epi32(count, 1)
@@ -257,6 +258,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi64(count, m, count, _mm512_set1_epi64(1));
 }
+static inline uint64_t v_bits(mask m) { return m; }
 static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return (void)part, _mm512_cvtepi64_pd(count);
@@ -281,6 +283,9 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 
 #endif
 
+static inline size_t lowest_bit(uint64_t bits) {
+  return (size_t)_mm_popcnt_u64((bits & (0 - bits)) - 1);
+}
 static inline void v_finish_streams(void) { _mm_sfence(); }
 static inline void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
