@@ -76,6 +76,7 @@ typedef float storage;
 enum { KEEPS_TERMS = 1 };
 
 static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
+static inline dvec d_load_storage(const storage *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline void v_stream(storage *p, vec a) { _mm256_stream_ps(p, a); }
@@ -235,6 +236,7 @@ typedef __m256i vcount;
 
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_pd(p); }
+static inline dvec d_load_storage(const storage *p) { return d_load(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_pd(p, a); }
 static inline vec v_stored(vec a) { return a; }
 

@@ -68,6 +68,7 @@ typedef float storage;
 enum { KEEPS_TERMS = 1 };
 
 static inline vec v_load(const storage *p) { return _mm512_loadu_ps(p); }
+static inline dvec d_load_storage(const storage *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline void v_stream(storage *p, vec a) { _mm512_stream_ps(p, a); }
@@ -213,6 +214,7 @@ typedef __m512i vcount;
 static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
 
 static inline vec v_load(const storage *p) { return _mm512_loadu_pd(p); }
+static inline dvec d_load_storage(const storage *p) { return d_load(p); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_pd(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {

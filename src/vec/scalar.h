@@ -67,6 +67,8 @@ typedef bool mask;
 typedef int64_t vcount;
 
 static inline vec v_load(const storage *p) { return *p; }
+/* As many elements as there are lanes of double. */
+static inline dvec d_load_storage(const storage *p) { return *p; }
 static inline void v_store(storage *p, vec a) { *p = (storage)a; }
 /* As a store and a load would leave it. */
 static inline vec v_stored(vec a) { return (storage)a; }
