@@ -130,9 +130,9 @@ class Losses(Front):
         >>> print(fastsoftmax.cross_entropy([40.0, 0.0], 0))
         4.248354255291589e-18
         """
-        if weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
+        if weight is None:
             quick = self._kernels.cross_entropy_lane(
-                logits, target, axis, ignore_index, reduction, bool(return_grad)
+                logits, target, axis, ignore_index, label_smoothing, reduction, bool(return_grad)
             )
             if quick is not None:
                 return quick
