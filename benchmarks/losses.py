@@ -1,32 +1,43 @@
 """Time decisions, losses and gradients beside other libraries, and print which targets are met.
 
-    python benchmarks/losses.py
+    python benchmarks/losses.py [--json FILE] [--record]
 
 As in compare.py, the contestants take turns within one process, and all figures are medians. Each
-function is called with an array of logits, a label for each row and, for a backward function, a
-gradient; all of them use one thread.
+function is called with an array of logits, a label for each row (or its probabilities) and, for a
+backward function, a gradient; all of them use one thread. --record puts the figures into docs/.
 """
 
+import argparse
 import functools
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.special
 
+import fastsoftmax
 import record
 import targets
+from compare import per_element
 from fastsoftmax import _backend
 from fastsoftmax._functions import Functions
 from fastsoftmax._timing import Contestant, Timing, measure
 
-K = 10
+K, MANY = 10, 1000
 """Of top_k."""
+
+SMOOTHING = 0.1
 
 
 def labels_of(x: Any) -> Any:
     return np.random.default_rng(1).integers(x.shape[1], size=x.shape[0])
+
+
+def probabilities_of(x: Any) -> Any:
+    return scipy.special.softmax(x[::-1], 1)
 
 
 def gradient_of(x: Any) -> Any:
@@ -37,17 +48,30 @@ def ours(backend: str) -> Contestant:
     functions = Functions(_backend.get(backend))
 
     def prepare(function: str, x: Any, axis: int) -> Callable[[], Any]:
-        if function == "predict":
-            return lambda: functions.predict(x)
-        if function == "predict with confidence":
-            return lambda: functions.predict(x, return_confidence=True)
-        if function == "top_k":
-            return lambda: functions.top_k(x, K)
-        if function == "softmax_backward":
-            grad, y, out = gradient_of(x), functions.softmax(x, -1), np.zeros_like(x)
-            return lambda: functions.softmax_backward(grad, y, out=out)
-        with_grad = function == "cross_entropy with gradient"
-        return functools.partial(functions.cross_entropy, x, labels_of(x), return_grad=with_grad)
+        with_grad = function.endswith(" with gradient")
+        loss = functools.partial(functions.cross_entropy, x, return_grad=with_grad)
+        match function.removesuffix(" with gradient"):
+            case "predict":
+                return lambda: functions.predict(x)
+            case "predict with confidence":
+                return lambda: functions.predict(x, return_confidence=True)
+            case "top_k" | "top_k of 1000":
+                return functools.partial(functions.top_k, x, K if function == "top_k" else MANY)
+            case "softmax_backward" | "log_softmax_backward":
+                y = getattr(functions, function.removesuffix("_backward"))(x, -1)
+                out = np.zeros_like(x)
+                return functools.partial(getattr(functions, function), gradient_of(x), y, out=out)
+            case "softmax_grad_hess":
+                return functools.partial(functions.softmax_grad_hess, x, labels_of(x))
+            case "softmax_logsumexp":
+                return functools.partial(functions.softmax_logsumexp, x, out=np.zeros_like(x))
+            case "label smoothing":
+                return functools.partial(loss, labels_of(x), label_smoothing=SMOOTHING)
+            case "probability targets":
+                return functools.partial(loss, probabilities_of(x))
+            case "cross_entropy":
+                return functools.partial(loss, labels_of(x))
+        raise ValueError(function)
 
     return prepare
 
@@ -75,26 +99,56 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
 
     torch.set_num_threads(1)
     logits, labels = torch.from_numpy(x), torch.from_numpy(labels_of(x))
-    loss = torch.nn.functional.cross_entropy
+    softmax, out = torch.softmax, torch.from_numpy(np.zeros_like(x))
 
-    def forward_and_backward() -> Any:
-        leaf = logits.detach().requires_grad_()
-        loss(leaf, labels).backward()
-        return leaf.grad
+    def backward(kernel: Callable[..., Any], y: Any, place: str) -> Callable[[], Any]:
+        grad = torch.from_numpy(gradient_of(x))
+        return lambda: kernel(grad, y, axis, y.dtype, **{place: out})
 
-    if function.startswith("predict"):
-        return lambda: torch.softmax(logits, axis).max(axis)
-    if function == "top_k":
-        return lambda: torch.softmax(logits, axis).topk(K)
-    if function == "softmax_backward":
-        grad, y = torch.from_numpy(gradient_of(x)), torch.softmax(logits, axis)
-        out = torch.from_numpy(np.zeros_like(x))
-        return lambda: torch._softmax_backward_data(grad, y, axis, torch.float32, grad_input=out)
-    return forward_and_backward if "gradient" in function else lambda: loss(logits, labels)
+    def grad_and_hess() -> Any:
+        y = softmax(logits, axis)
+        hess = y * (1 - y)
+        y[torch.arange(len(y)), labels] -= 1
+        return y, hess
+
+    def loss(target: Any, smoothing: float = 0.0) -> Callable[[], Any]:
+        of = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
+
+        def forward_and_backward() -> Any:
+            leaf = logits.detach().requires_grad_()
+            of(leaf, target).backward()
+            return leaf.grad
+
+        if function.endswith(" with gradient"):
+            return forward_and_backward
+        return lambda: of(logits, target)
+
+    match function.removesuffix(" with gradient"):
+        case "predict" | "predict with confidence":
+            return lambda: softmax(logits, axis).max(axis)
+        case "top_k" | "top_k of 1000":
+            k = K if function == "top_k" else MANY
+            return lambda: softmax(logits, axis).topk(k)
+        case "softmax_backward":
+            return backward(torch._softmax_backward_data, softmax(logits, axis), "grad_input")
+        case "log_softmax_backward":
+            log_y = torch.log_softmax(logits, axis)
+            return backward(torch._log_softmax_backward_data, log_y, "out")
+        case "softmax_grad_hess":
+            return grad_and_hess
+        case "softmax_logsumexp":
+            return lambda: (softmax(logits, axis, out=out), torch.logsumexp(logits, axis))
+        case "label smoothing":
+            return loss(labels, SMOOTHING)
+        case "probability targets":
+            return loss(torch.from_numpy(probabilities_of(x)))
+        case "cross_entropy":
+            return loss(labels)
+    raise ValueError(function)
 
 
-def main() -> None:
-    timings = []
+def timings() -> list[Timing]:
+    found = []
     for work in dict.fromkeys(target.work for target in targets.LOSSES):
         print(work, "...", file=sys.stderr, flush=True)
         everyone: dict[str, Contestant] = {
@@ -103,8 +157,38 @@ def main() -> None:
         }
         if work.function.startswith("predict"):
             everyone |= {"softmax": our_softmax, "argmax": argmax, "scipy": scipy_argmax}
-        timings.append(Timing(work, measure(everyone, work, seconds=2).seconds))
-    print(*record.markdown(targets.rows(targets.LOSSES, timings)), sep="\n")
+        found.append(Timing(work, measure(everyone, work, seconds=2).seconds))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there")
+    parser.add_argument("--record", action="store_true", help="write all of it into docs/")
+    options = parser.parse_args()
+
+    with fastsoftmax.set_workers(1):
+        found = timings()
+    machine = record.machine()
+    report = {
+        "machine": machine,
+        "timings": [{"work": t.work._asdict(), "seconds": t.seconds} for t in found],
+    }
+    tables = {
+        "loss targets": list(record.markdown(targets.rows(targets.LOSSES, found))),
+        "loss times": list(record.markdown(per_element(found))),
+    }
+    files = [options.json] if options.json else []
+    if options.record:
+        files.append(record.ROOT / "docs/losses.json")
+    for file in files:
+        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.record:
+        record.put("docs/performance.md", "loss machine", [record.machine_in_words(machine)])
+        for block, lines in tables.items():
+            record.put("docs/performance.md", block, lines)
+    for lines in tables.values():
+        print(*lines, "", sep="\n")
 
 
 if __name__ == "__main__":

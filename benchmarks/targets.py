@@ -39,6 +39,23 @@ _PREDICT = [Work("predict", "float32", shape, -1) for shape in ((128, 1000), (64
 _CONFIDENT = [work._replace(function="predict with confidence") for work in _PREDICT]
 _LOSS = [Work("cross_entropy", "float32", shape, -1) for shape in ((128, 1000), (256, 32_000))]
 _GRADIENT = [work._replace(function="cross_entropy with gradient") for work in _LOSS]
+_NO_SLOWER = [
+    *(
+        Work(function, "float32", shape, -1)
+        for function in (
+            "label smoothing",
+            "label smoothing with gradient",
+            "probability targets",
+            "probability targets with gradient",
+        )
+        for shape in ((128, 1000), (64, 32_000))
+    ),
+    *(
+        Work(function, "float32", (128, 1000), -1)
+        for function in ("log_softmax_backward", "softmax_grad_hess", "softmax_logsumexp")
+    ),
+    Work("top_k of 1000", "float32", (64, 128_000), -1),
+]
 LOSSES = (
     *(Target(work, "softmax", 0.25, 0.25) for work in _PREDICT),
     *(Target(work, "argmax", 1.0, 1.0) for work in _PREDICT),
@@ -48,6 +65,7 @@ LOSSES = (
     *(Target(work, "pytorch", 0.35, 0.35) for work in _GRADIENT),
     Target(Work("softmax_backward", "float32", (128, 1000), -1), "pytorch", 0.7, 0.7),
     Target(Work("top_k", "float32", (64, 128_000), -1), "pytorch", 0.25, 0.25),
+    *(Target(work, "pytorch", 1.0, 1.0) for work in _NO_SLOWER),
 )
 """Of decisions, losses and gradients. The peer "softmax" is our own, of the best backend."""
 

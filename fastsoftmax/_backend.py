@@ -127,6 +127,7 @@ class Kernels(Protocol):
         target: object,
         axis: object,
         ignore_index: object,
+        label_smoothing: object,
         reduction: object,
         with_grad: object,
     ) -> Any: ...

@@ -85,6 +85,7 @@ class Kernels:
         target: object,
         axis: object,
         ignore_index: object,
+        label_smoothing: object,
         reduction: object,
         with_grad: object,
     ) -> Any: ...

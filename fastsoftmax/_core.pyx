@@ -183,7 +183,9 @@ cdef class Kernels:
             return index[()], confidence[()]
         return index, confidence
 
-    def cross_entropy_lane(self, logits, target, axis, ignore_index, reduction, with_grad):
+    def cross_entropy_lane(
+        self, logits, target, axis, ignore_index, label_smoothing, reduction, with_grad
+    ):
         """The loss of labels along the last axis, and its gradient; None for any other call.
 
         The arrays must be plain, the labels classes that are not ignored.
@@ -193,6 +195,8 @@ cdef class Kernels:
         if (
             not begin_rows(&call, logits, axis)
             or not are_labels(target, logits, ignore_index)
+            or type(label_smoothing) is not float
+            or not 0 <= label_smoothing <= 1
             or type(reduction) is not str
             or reduction not in ("mean", "sum", "none")
         ):
@@ -200,6 +204,7 @@ cdef class Kernels:
         losses = new_slices(logits, cnp.PyArray_TYPE(logits))
         call.label = rows_of(target, 1)
         call.slices = rows_of(losses, 1)
+        call.label_smoothing = label_smoothing
         call.scale = 1.0 / call.outer if reduction == "mean" else 1.0
         if with_grad:
             grad = cnp.PyArray_EMPTY(

@@ -141,6 +141,7 @@ class Kernels(_fallback_losses.Kernels):
         target: object,
         axis: object,
         ignore_index: object,
+        label_smoothing: object,
         reduction: object,
         with_grad: object,
     ) -> None:

@@ -148,9 +148,9 @@ class Losses(Front):
                     reduction=reduction,
                     return_grad=return_grad,
                 )
-        if weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
+        if weight is None:
             quick = self._kernels.cross_entropy_lane(
-                logits, target, axis, ignore_index, reduction, bool(return_grad)
+                logits, target, axis, ignore_index, label_smoothing, reduction, bool(return_grad)
             )
             if quick is not None:
                 return quick
@@ -563,10 +563,14 @@ def _reduced(losses: Array, divisor: Any, reduction: str) -> Array:
         return np.asarray(total if reduction == "sum" else total / divisor)
 
 
+_FEW = 4096
+"""Values that math.fsum adds in less time than NumPy needs for its calls."""
+
+
 @np.errstate(all="ignore")
 def _sum(values: Array) -> Any:
-    """The sum of all values, rounded once."""
-    if values.dtype == np.float64:
+    """The sum of all values, rounded once, or of twice the digits and then rounded."""
+    if values.dtype == np.float64 and values.size <= _FEW:
         try:
             return np.float64(math.fsum(values.reshape(-1).tolist()))
         except (OverflowError, ValueError):  # it has no finite sum

@@ -1,6 +1,7 @@
 """Which backends there are, which one is in force, and that it is the one that does the work."""
 
 import inspect
+import itertools
 import json
 from pathlib import Path
 
@@ -204,7 +205,7 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
         labels = np.zeros(3, np.int64)
         assert kernels.logsumexp_lane(x, axis) is None
         assert kernels.predict_lane(x, axis, True) is None
-        assert kernels.cross_entropy_lane(x, labels, axis, -100, "mean", False) is None
+        assert kernels.cross_entropy_lane(x, labels, axis, -100, 0.0, "mean", False) is None
     else:
         np.testing.assert_array_equal(out, before)
 
@@ -250,8 +251,13 @@ NOT_PLAIN_LABELS = {
 def test_the_lane_of_a_loss_leaves_labels_that_are_not_plain(kernels, case):
     target, ignored, reduction = NOT_PLAIN_LABELS[case]
     for with_grad in (False, True):
-        got = kernels.cross_entropy_lane(PLAIN, target, -1, ignored, reduction, with_grad)
+        got = kernels.cross_entropy_lane(PLAIN, target, -1, ignored, 0.0, reduction, with_grad)
         assert got is None
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, 1, None])
+def test_the_lane_of_a_loss_leaves_smoothing_that_is_no_part(kernels, smoothing):
+    assert kernels.cross_entropy_lane(PLAIN, LABELS, -1, -100, smoothing, "mean", False) is None
 
 
 @pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
@@ -272,10 +278,11 @@ def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name,
         ):
             assert type(got) is type(wanted)
             np.testing.assert_array_equal(got, wanted)
-        for reduction in ("mean", "sum", "none"):
+        for reduction, smoothing in itertools.product(("mean", "sum", "none"), (0.0, 0.1)):
+            options = {"label_smoothing": smoothing, "reduction": reduction}
             for got, wanted in zip(
-                kernels.cross_entropy_lane(x, labels, x.ndim - 1, -100, reduction, True),
-                functions.cross_entropy(wide, labels, reduction=reduction, return_grad=True),
+                kernels.cross_entropy_lane(x, labels, x.ndim - 1, -100, *options.values(), True),
+                functions.cross_entropy(wide, labels, **options, return_grad=True),
                 strict=True,
             ):
                 assert type(got) is type(wanted)

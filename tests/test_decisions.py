@@ -94,6 +94,22 @@ def test_many_ties_at_the_threshold(api):
         np.testing.assert_array_equal(api.top_k(x, k)[1], order[:, :k])
 
 
+@pytest.mark.parametrize("kind", ["distinct", "ties", "NaN"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_order_of_many(api, dtype, kind):
+    """More than are gathered, and sorted, at a time."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(0.0, 5.0, (2, 5000)).astype(dtype)
+    if kind == "ties":
+        x = rng.integers(3, size=x.shape)  # with -0 among the zeros
+        x = np.copysign(x, rng.normal(size=x.shape)).astype(dtype)
+    if kind == "NaN":
+        x[rng.random(x.shape) < 0.1] = np.nan
+    order = np.argsort(np.where(np.isnan(x), -np.inf, -x), axis=1, kind="stable")
+    for k in (100, 1000, 4000, 5000):
+        np.testing.assert_array_equal(api.top_k(x, k)[1], order[:, :k])
+
+
 SLICES = {
     "NaN": ([0.0, np.nan, 2.0], [np.nan] * 3, [np.nan] * 3, [1, 2, 0]),
     "+inf": ([0.0, np.inf, 2.0], [np.nan] * 3, [np.nan, -np.inf, -np.inf], [1, 2, 0]),

@@ -118,6 +118,21 @@ def test_a_dominated_row_keeps_its_digits(api, lead, target):
     assert_accurate(grad[np.newaxis], exact.grad, exact.unit.astype(np.float64))
 
 
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("lead", [0, 1, 5, 20])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_targets_that_are_all_but_certain(api, dtype, lead, largest):
+    """The gradient at the class of most of the target has the parts of the others as its unit."""
+    x = np.zeros((1, 40), dtype)
+    x[0, largest] = lead
+    target = np.full(x.shape, 1e-30, dtype)
+    target[0, 0] = 1
+    exact = oracle.exact_loss(x, parts(target, 40))
+    loss, grad = api.cross_entropy(x, target, reduction="none", return_grad=True)
+    assert_accurate(loss, exact.loss)
+    assert_accurate(grad, exact.grad, exact.unit.astype(np.float64))
+
+
 def test_the_loss_of_a_class_that_is_all_but_certain(api):
     assert api.cross_entropy([40.0, 0.0], 0) == pytest.approx(4.248354255291589e-18, rel=1e-15)
     loss, grad = api.cross_entropy(np.float32([40, 0]), 0, return_grad=True)

@@ -5,60 +5,24 @@
 #ifndef FSM_KERNELS_BACKWARD_H
 #define FSM_KERNELS_BACKWARD_H
 
-/* Sums of doubles, or of pairs where real is double: in vectors, four at a time for their latency
- * to overlap. */
+/* Sums that are made side by side, for their latency to overlap. */
 enum { SUMS = 4 };
 
-#ifdef FSM_REAL_DOUBLE
-typedef dvec_pair sum_lanes;
-FSM_INLINE sum_lanes no_sum(void) { return (dvec_pair){d_set1(0), d_set1(0)}; }
-FSM_INLINE sum_lanes sum_add(sum_lanes sum, vec a) { return pair_add(sum, a, d_set1(0)); }
-FSM_INLINE sum_lanes sum_add_product(sum_lanes sum, vec a, vec b) {
-  vec product = d_mul(a, b);
-  return pair_add(sum, product, v_fma(a, b, d_sub(d_set1(0), product)));
-}
-FSM_INLINE void sum_reduce(const sum_lanes *lanes, double sum[2]) {
-  sum[0] = sum[1] = 0;
-  for (size_t k = 0; k < SUMS; k++) {
-    double part[2];
-    reduce_pair(lanes[k], part);
-    add_to_pair(&sum[0], &sum[1], part[0], part[1]);
-  }
-}
-#else
-typedef doubles sum_lanes;
-FSM_INLINE sum_lanes no_sum(void) { return doubles_set1(0); }
-FSM_INLINE sum_lanes sum_add(sum_lanes sum, vec a) { return wide_add(sum, a); }
-FSM_INLINE sum_lanes sum_add_product(sum_lanes sum, vec a, vec b) {
-  doubles x = widen(a), y = widen(b);
-  for (int p = 0; p < PARTS; p++) sum.part[p] = d_fma(x.part[p], y.part[p], sum.part[p]);
-  return sum;
-}
-FSM_INLINE void sum_reduce(const sum_lanes *lanes, double sum[2]) {
-  dvec total = d_set1(0);
-  for (size_t k = 0; k < SUMS; k++)
-    for (int p = 0; p < PARTS; p++) total = d_add(total, lanes[k].part[p]);
-  sum[0] = d_reduce_add(total);
-  sum[1] = 0;
-}
-#endif
-
-FSM_INLINE sum_lanes sum_vector(sum_lanes sum, const storage *a, const storage *b, size_t i,
-                                size_t width) {
-  vec x = load_or_0(a, i, width);
-  return b ? sum_add_product(sum, x, load_or_0(b, i, width)) : sum_add(sum, x);
+FSM_INLINE sums sum_vector(sums sum, const storage *a, const storage *b, size_t i, size_t width) {
+  doubles x = wide_load_or_0(a, i, width);
+  return b ? sums_add_products(sum, x, wide_load_or_0(b, i, width)) : sums_add(sum, x);
 }
 
 /* The sum of a, or of a*b unless b is NULL, as hi + lo. */
 FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double sum[2]) {
-  sum_lanes lanes[SUMS];
+  sums lanes[SUMS];
   size_t i = 0;
-  for (size_t k = 0; k < SUMS; k++) lanes[k] = no_sum();
+  for (size_t k = 0; k < SUMS; k++) lanes[k] = sums_zero();
   for (; i + SUMS * LANES <= length; i += SUMS * LANES)
     for (size_t k = 0; k < SUMS; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
   for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
   if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
-  sum_reduce(lanes, sum);
+  sums_reduce(lanes, SUMS, sum);
 }
 
 FSM_INLINE void softmax_backward_at(const slice *s, size_t i, size_t width, vec inner) {

@@ -241,9 +241,8 @@ FSM_INLINE vec load_or_0(const storage *x, size_t i, size_t width) {
 static size_t first_equal(const line *s, size_t i, real value) {
   for (; i < s->length; i += LANES) {
     size_t left = s->length - i, width = left < LANES ? left : LANES;
-    if (v_count_true(v_equal(line_load(s, i, width, false), v_set1(value))))
-      for (size_t k = i; k < i + width; k++)
-        if ((real)s->x[k] == value) return k;
+    uint64_t equal = v_bits(v_equal(line_load(s, i, width, false), v_set1(value)));
+    if (equal) return i + lowest_bit(equal);
   }
   return 0;
 }

@@ -56,6 +56,11 @@ static inline double weight_of(const fsm_call *c, size_t label) {
   return c->weight.data ? ((const double *)c->weight.data)[label] : 1;
 }
 
+FSM_INLINE dvec share_of_term(dvec term, const known *n) {
+  dvec hi = d_set1(n->inverse[0]), lo = d_set1(n->inverse[1]);
+  return PARTS > 1 ? d_mul(term, hi) : d_fma(term, hi, d_mul(term, lo));
+}
+
 /* -weight log(share), and weight (shares - 1 at the label), where the latter is -(all others). */
 static void label_loss(const slice *s, size_t label) {
   double weight = weight_of(s->call, label), factor = weight * s->call->scale;
@@ -87,30 +92,34 @@ static parts parts_of(const slice *s, size_t label) {
   return q;
 }
 
-FSM_INLINE vec targets_at(const parts *q, size_t i, size_t width) {
-  if (q->s->other) return load_or_0(q->s->other, i, width);
-  if (q->label < i || q->label >= i + width) return v_set1(0);
-  real target[LANES] = {0};
+FSM_INLINE doubles targets_at(const parts *q, size_t i, size_t width) {
+  if (q->s->other) return wide_load_or_0(q->s->other, i, width);
+  if (q->label < i || q->label >= i + width) return doubles_set1(0);
+  double target[LANES] = {0};
   target[q->label - i] = 1;
-  return v_load_real(target);
+  return doubles_load(target);
 }
 
-static inline doubles weights_at(const fsm_call *c, size_t i, size_t width) {
-  const double *weight = c->weight.data;
-  if (width == LANES) return weight ? doubles_load(weight + i) : doubles_set1(1);
+/* The weights of `width` classes from i on, 0 in lanes past them. */
+FSM_INLINE doubles weights_at(const double *weight, size_t i, size_t width) {
+  if (weight && width == LANES) return doubles_load(weight + i);
   double weights[LANES] = {0};
   for (size_t k = 0; k < width; k++) weights[k] = weight ? weight[i + k] : 1;
   return doubles_load(weights);
 }
 
 /* The parts of `width` classes from i on, to within an ULP, 0 in lanes past them. */
-FSM_INLINE doubles parts_at(const parts *q, vec targets, size_t i, size_t width) {
-  doubles target = widen(targets), weight = weights_at(q->s->call, i, width), part;
+FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
+  doubles target = targets_at(q, i, width), part;
+  const double *weight = q->s->call->weight.data;
+  bool is_weighted = weight || width < LANES;
+  doubles weights = is_weighted ? weights_at(weight, i, width) : doubles_set1(1);
   dvec zero = d_set1(0), keep = d_set1(q->keep[0]), keep_lo = d_set1(q->keep[1]);
   for (int p = 0; p < PARTS; p++) {
-    dvec t = target.part[p], w = weight.part[p];
+    dvec t = target.part[p], w = weights.part[p];
     if (PARTS > 1) { /* double is more than float needs */
-      part.part[p] = d_mul(d_mul_add(t, keep, d_set1(q->spread[0])), w);
+      dvec of_target = d_mul_add(t, keep, d_set1(q->spread[0]));
+      part.part[p] = is_weighted ? d_mul(of_target, w) : of_target;
       continue;
     }
     dvec kept = d_mul(t, keep), kept_lo = d_fma(t, keep, d_sub(zero, kept));
@@ -122,19 +131,6 @@ FSM_INLINE doubles parts_at(const parts *q, vec targets, size_t i, size_t width)
   return part;
 }
 
-static inline void reduce_pair(dvec_pair lanes, double sum[2]) {
-  double hi[DOUBLE_LANES], lo[DOUBLE_LANES];
-  d_store(hi, lanes.hi);
-  d_store(lo, lanes.lo);
-  sum[0] = sum[1] = 0;
-  for (size_t k = 0; k < DOUBLE_LANES; k++) add_to_pair(&sum[0], &sum[1], hi[k], lo[k]);
-}
-
-FSM_INLINE dvec_pair pair_add(dvec_pair a, dvec hi, dvec lo) {
-  dvec_pair sum = add_exactly(a.hi, hi);
-  return (dvec_pair){sum.hi, d_add(a.lo, d_add(sum.lo, lo))};
-}
-
 /* The loss where infinities make it one, or NaN; where they do not, because a class has no part. */
 static double nonfinite_loss(const parts *q, const known *n) {
   const line *x = &q->s->x;
@@ -142,7 +138,7 @@ static double nonfinite_loss(const parts *q, const known *n) {
   for (size_t i = 0; i < x->length; i += LANES) {
     size_t width = x->length - i < LANES ? x->length - i : LANES;
     double part[LANES];
-    doubles_store(parts_at(q, targets_at(q, i, width), i, width), part);
+    doubles_store(parts_at(q, i, width), part);
     for (size_t k = 0; k < width; k++)
       if (part[k] != 0)
         loss += part[k] * (((double)v_first(n->max) - (double)x->x[i + k]) + n->log);
@@ -150,93 +146,92 @@ static double nonfinite_loss(const parts *q, const known *n) {
   return loss;
 }
 
-/* Returns the loss, and the sum of all parts as hi + lo. */
-static double loss_of_parts(const parts *q, const known *n, double total[2]) {
+/* Sums over the classes. */
+typedef struct {
+  size_t largest; /* the only class with a share of more than a half, if there may be one, or -1 */
+  double own;     /* its part */
+  double others[2], all[2]; /* the parts of the other classes, and of all, as hi + lo */
+  double loss;
+} parts_sum;
+
+/* sum(part (max - x)) + log sum(part), of which no term is negative. */
+FSM_INLINE void add_parts(const parts *q, const known *n, size_t i, size_t width, parts_sum *p,
+                          sums *distances, sums *others) {
   const line *x = &q->s->x;
-  dvec zero = d_set1(0);
-  dvec_pair of_parts = {zero, zero}, of_losses = {zero, zero};
-  bool is_sparse = q->spread[0] == 0;
-  for (size_t i = 0; i < x->length; i += LANES) {
-    size_t width = x->length - i < LANES ? x->length - i : LANES;
-    vec targets = targets_at(q, i, width);
-    vec logits = width == LANES ? v_load(x->x + i) : v_load_part(x->x + i, width, n->max);
-    if (is_sparse) logits = v_select(v_equal(targets, v_set1(0)), n->max, logits);
-    doubles part = parts_at(q, targets, i, width), wide_max = widen(n->max), a = widen(logits);
-    for (int p = 0; p < PARTS; p++) {
-      of_parts = pair_add(of_parts, part.part[p], zero);
-      if (PARTS > 1) {
-        dvec log = d_add(d_sub(wide_max.part[p], a.part[p]), d_set1(n->log));
-        of_losses.hi = d_mul_add(part.part[p], log, of_losses.hi);
-        continue;
-      }
-      dvec_pair distance = add_exactly(wide_max.part[p], d_sub(zero, a.part[p]));
-      dvec_pair log = add_exactly(distance.hi, d_set1(n->log));
-      dvec product = d_mul(part.part[p], log.hi);
-      dvec rest = d_fma(part.part[p], log.hi, d_sub(zero, product));
-      rest = d_mul_add(part.part[p], d_add(log.lo, distance.lo), rest);
-      of_losses = pair_add(of_losses, product, rest);
-    }
+  vec logits = width == LANES ? v_load(x->x + i) : v_load_part(x->x + i, width, n->max);
+  if (q->s->other && q->spread[0] == 0) { /* 0 * inf is 0 here */
+    mask is_absent = v_equal(load_or_0(q->s->other, i, width), v_set1(0));
+    logits = v_select(is_absent, n->max, logits);
   }
-  double loss[2];
-  reduce_pair(of_parts, total);
-  reduce_pair(of_losses, loss);
-  return loss[0] + loss[1];
+  doubles part = parts_at(q, i, width);
+  *distances = sums_add_products(*distances, part, widen(v_sub(n->max, logits)));
+  if (p->largest - i < width) {
+    double lanes[LANES];
+    doubles_store(part, lanes);
+    p->own = lanes[p->largest - i];
+    lanes[p->largest - i] = 0;
+    part = doubles_load(lanes);
+  }
+  *others = sums_add(*others, part);
 }
 
-/* share sum(parts of others) - part sum(shares of others), times the factor. */
-FSM_INLINE dvec parts_gradient(dvec share, dvec others, dvec part, dvec hi, dvec lo, dvec factor) {
-  dvec other_parts = d_add(d_sub(hi, part), lo);
-  dvec away = d_mul(part, others);
-  return d_mul(d_fma(share, other_parts, d_sub(d_set1(0), away)), factor);
+static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
+  parts_sum p = {.largest = largest, .own = 0};
+  sums distances = sums_zero(), others = sums_zero();
+  size_t length = q->s->x.length, i = 0;
+  for (; i + LANES <= length; i += LANES) add_parts(q, n, i, LANES, &p, &distances, &others);
+  if (i < length) add_parts(q, n, i, length - i, &p, &distances, &others);
+  double distance[2];
+  sums_reduce(&distances, 1, distance);
+  sums_reduce(&others, 1, p.others);
+  p.all[0] = p.others[0];
+  p.all[1] = p.others[1];
+  add_to_pair(&p.all[0], &p.all[1], p.own, 0);
+  p.loss = (distance[0] + distance[1]) + n->log * (p.all[0] + p.all[1]);
+  if (!(fabs(p.loss) < INFINITY)) p.loss = nonfinite_loss(q, n);
+  return p;
 }
 
-FSM_INLINE doubles shares_of(vec term, const known *n) {
-  doubles share = widen(term);
-  dvec hi = d_set1(n->inverse[0]), lo = d_set1(n->inverse[1]);
-  for (int p = 0; p < PARTS; p++)
-    share.part[p] = d_fma(share.part[p], hi, d_mul(share.part[p], lo));
-  return share;
-}
-
-FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const double total[2], size_t i,
+/* share sum(parts of others) - part sum(shares of others), times the factor. In double the former
+ * is the same as share sum(parts) - part to float's precision, for a share of a half at most. */
+FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const parts_sum *sum, size_t i,
                                   size_t width) {
   const slice *s = q->s;
   line terms = {s->out, s->x.length, NULL, 0};
-  dvec hi = d_set1(total[0]), lo = d_set1(total[1]), factor = d_set1(s->call->scale);
-  doubles part = parts_at(q, targets_at(q, i, width), i, width);
-  doubles share = shares_of(load_or_0(terms.x, i, width), n);
+  double factor = s->call->scale;
+  doubles part = parts_at(q, i, width), term = wide_load_or_0(s->out, i, width), grad;
   for (int p = 0; p < PARTS; p++) {
-    dvec others = d_sub(d_set1(1), share.part[p]);
-    share.part[p] = parts_gradient(share.part[p], others, part.part[p], hi, lo, factor);
+    if (PARTS > 1) {
+      dvec away = d_mul(part.part[p], d_set1(-factor));
+      grad.part[p] = d_fma(term.part[p], d_set1(n->inverse[0] * sum->all[0] * factor), away);
+      continue;
+    }
+    dvec share = share_of_term(term.part[p], n);
+    dvec other_parts = d_add(d_sub(d_set1(sum->all[0]), part.part[p]), d_set1(sum->all[1]));
+    dvec away = d_mul(part.part[p], d_sub(d_set1(1), share));
+    grad.part[p] = d_mul(d_fma(share, other_parts, d_sub(d_set1(0), away)), d_set1(factor));
   }
-  line_store(&terms, s->out, i, width, v_join(share.part), 0, false);
+  line_store(&terms, s->out, i, width, v_join(grad.part), 0, false);
 }
 
-static void gradient_of_parts(const parts *q, const known *n, const double total[2]) {
+static void gradient_of_parts(const parts *q, const known *n, const parts_sum *sum) {
   const slice *s = q->s;
   size_t length = s->x.length, i = 0;
-  for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, total, i, LANES);
-  if (i < length) parts_gradient_at(q, n, total, i, length - i);
-  if (n->ties != 1) return;
-  /* Only a single largest share can be near to 1. */
-  size_t largest = first_equal(&s->x, 0, v_first(n->max));
-  double part[LANES];
-  i = largest - largest % LANES;
-  size_t width = length - i < LANES ? length - i : LANES;
-  doubles_store(parts_at(q, targets_at(q, i, width), i, width), part);
-  dvec hi = d_set1(total[0]), lo = d_set1(total[1]), factor = d_set1(s->call->scale);
-  dvec gradient = parts_gradient(d_set1(n->largest), d_set1(n->others), d_set1(part[largest - i]),
-                                 hi, lo, factor);
-  s->out[largest] = (storage)first_of(gradient);
+  for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, sum, i, LANES);
+  if (i < length) parts_gradient_at(q, n, sum, i, length - i);
+  if (sum->largest >= length) return;
+  double towards = n->largest * (sum->others[0] + sum->others[1]);
+  s->out[sum->largest] = (storage)(fma(-sum->own, n->others, towards) * s->call->scale);
 }
 
 static void parts_loss(const slice *s, size_t label) {
   parts q = parts_of(s, label);
   known n = know(&s->x, slice_max(&s->x), s->out, true);
-  double total[2], loss = loss_of_parts(&q, &n, total);
-  if (!(fabs(loss) < INFINITY)) loss = nonfinite_loss(&q, &n);
-  *result_of(s) = (storage)loss;
-  if (s->out) gradient_of_parts(&q, &n, total);
+  bool has_largest = s->out && n.ties == 1;
+  size_t largest = has_largest ? first_equal(&s->x, 0, v_first(n.max)) : SIZE_MAX;
+  parts_sum sum = sum_of_parts(&q, &n, largest);
+  *result_of(s) = (storage)sum.loss;
+  if (s->out) gradient_of_parts(&q, &n, &sum);
 }
 
 FSM_INLINE void cross_entropy_labels_slice(const slice *s) {
@@ -256,9 +251,9 @@ FSM_INLINE void cross_entropy_probabilities_slice(const slice *s) { parts_loss(s
 FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, double second, size_t i,
                              size_t width) {
   line terms = {s->out, s->x.length, NULL, 0};
-  doubles grad = shares_of(load_or_0(s->out, i, width), n), hess;
+  doubles grad = wide_load_or_0(s->out, i, width), hess;
   for (int p = 0; p < PARTS; p++) {
-    dvec share = grad.part[p], others = d_sub(d_set1(1), share);
+    dvec share = share_of_term(grad.part[p], n), others = d_sub(d_set1(1), share);
     hess.part[p] = d_mul(d_mul(share, others), d_set1(second));
     grad.part[p] = d_mul(share, d_set1(weight));
   }

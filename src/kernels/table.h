@@ -13,6 +13,7 @@
 #include "kernels/stream.h"
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64
 #include "kernels/calls.h"
+#include "kernels/products.h"
 #include "kernels/predict.h"
 #include "kernels/top_k.h"
 #include "kernels/losses.h"

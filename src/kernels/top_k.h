@@ -1,128 +1,194 @@
 /* The k largest elements of a slice in descending order, as softmax or log-softmax values.
  *
- * A heap keeps the k best of the elements so far, with the worst of them on top: of equal elements
- * the one further on. Most elements of a long slice are no better than that, which a vector of them
- * tells at once (D. E. Knuth, The Art of Computer Programming 3, section 5.2.3, for the heap).
+ * The k best of the elements so far lie sorted where the results go. Those further on that are
+ * better than the worst of these are gathered, which most are not, as a vector of them tells at
+ * once; when there are enough, they are sorted by their digits and merged with the k best. Both are
+ * stable, so that of equal elements the first ones are kept, in their order (D. E. Knuth, The Art
+ * of Computer Programming 3, sections 5.2.4 and 5.2.5).
  * Memory touched per element: two reads, the second one from cache for rows that fit one. */
 #ifndef FSM_KERNELS_TOP_K_H
 #define FSM_KERNELS_TOP_K_H
 
-/* The heap lies where the results go. */
-typedef struct {
-  storage *value;
-  ptrdiff_t *index;
-  ptrdiff_t value_stride, index_stride;
-} heap;
+#include <stdlib.h>
+
+/* An element by its order: NaN has 0, other numbers the more the smaller they are, both zeros the
+ * same. */
+#ifdef FSM_FLOAT64
+typedef uint64_t order;
+#else
+typedef uint32_t order;
+#endif
 
 typedef struct {
-  storage value;
+  order order;
   ptrdiff_t index;
 } element;
 
-static inline element heap_get(const heap *h, size_t i) {
-  return (element){h->value[(ptrdiff_t)i * h->value_stride],
-                   h->index[(ptrdiff_t)i * h->index_stride]};
-}
-static inline void heap_set(const heap *h, size_t i, element e) {
-  h->value[(ptrdiff_t)i * h->value_stride] = e.value;
-  h->index[(ptrdiff_t)i * h->index_stride] = e.index;
-}
-
-/* NaN comes first, and otherwise the larger; of equal ones the one with the smaller index. */
-FSM_INLINE bool comes_before(element a, element b, const bool has_nan) {
-  real x = a.value, y = b.value;
-  bool x_is_nan = has_nan && x != x, y_is_nan = has_nan && y != y;
-  if (x_is_nan != y_is_nan) return x_is_nan;
-  return x > y || (!(x < y) && a.index < b.index);
+static inline order order_of(storage x) {
+  const order magnitude = (order)-1 >> 1, sign = magnitude + 1;
+  order bits;
+  memcpy(&bits, &x, sizeof bits);
+  order ascending = bits & sign ? sign - bits : bits;
+  return x != x ? 0 : ascending ^ magnitude;
 }
 
-/* Put e into the heap of `size` elements at place i, or below. */
-FSM_INLINE void sift_down(const heap *h, size_t i, size_t size, element e, const bool has_nan) {
-  for (size_t child = 2 * i + 1; child < size; child = 2 * i + 1) {
-    element next = heap_get(h, child);
-    if (child + 1 < size) {
-      element other = heap_get(h, child + 1);
-      if (comes_before(next, other, has_nan)) {
-        next = other;
-        child++;
-      }
+/* The best elements so far, where the results go. */
+typedef struct {
+  const line *x;
+  storage *value;
+  ptrdiff_t *index;
+  ptrdiff_t value_stride, index_stride;
+  size_t count, k;
+} ranking;
+
+static inline storage *value_at(const ranking *r, size_t i) {
+  return &r->value[(ptrdiff_t)i * r->value_stride];
+}
+static inline ptrdiff_t *index_at(const ranking *r, size_t i) {
+  return &r->index[(ptrdiff_t)i * r->index_stride];
+}
+
+/* Those that have been gathered, in order of their index, and room to sort them in. */
+typedef struct {
+  element *items, *spare;
+  size_t count, most;
+} gathering;
+
+static void sort_few(element *items, size_t count) {
+  for (size_t i = 1; i < count; i++) {
+    element e = items[i];
+    size_t j = i;
+    for (; j > 0 && e.order < items[j - 1].order; j--) items[j] = items[j - 1];
+    items[j] = e;
+  }
+}
+
+/* By one digit after the other, the last one first. */
+static void sort_many(gathering *g) {
+  enum { DIGITS = sizeof(order), VALUES = 256 };
+  size_t begin[DIGITS][VALUES] = {{0}};
+  for (size_t i = 0; i < g->count; i++)
+    for (int d = 0; d < DIGITS; d++) begin[d][g->items[i].order >> 8 * d & (VALUES - 1)]++;
+  for (int d = 0; d < DIGITS; d++) {
+    size_t from = 0;
+    for (size_t v = 0; v < VALUES; v++) {
+      size_t count = begin[d][v];
+      begin[d][v] = from;
+      from += count;
     }
-    if (!comes_before(e, next, has_nan)) break;
-    heap_set(h, i, next);
-    i = child;
-  }
-  heap_set(h, i, e);
-}
-
-/* Offer `width` elements from i on. */
-FSM_INLINE void heap_offer(const heap *h, size_t k, const line *x, size_t i, size_t width,
-                           const bool has_nan) {
-  element worst = heap_get(h, 0);
-  for (size_t j = i; j < i + width; j++) {
-    element e = {x->x[j], (ptrdiff_t)j};
-    if (!comes_before(e, worst, has_nan)) continue;
-    sift_down(h, 0, k, e, has_nan);
-    worst = heap_get(h, 0);
+    for (size_t i = 0; i < g->count; i++)
+      g->spare[begin[d][g->items[i].order >> 8 * d & (VALUES - 1)]++] = g->items[i];
+    element *sorted = g->spare;
+    g->spare = g->items;
+    g->items = sorted;
   }
 }
 
-/* Where there is NaN that has_nan does not tell of, the heap holds anything. */
-FSM_INLINE void select_largest(const heap *h, size_t k, const line *x, const bool has_nan) {
-  enum { AT_ONCE = 8 };
-  for (size_t i = 0; i < k; i++) heap_set(h, i, (element){x->x[i], (ptrdiff_t)i});
-  for (size_t i = k / 2; i-- > 0;) sift_down(h, i, k, heap_get(h, i), has_nan);
-  size_t i = k;
-  vec least = v_set1(heap_get(h, 0).value);
-  for (; !has_nan && i + AT_ONCE * LANES <= x->length; i += AT_ONCE * LANES) {
-    vec m[AT_ONCE];
-    for (size_t j = 0; j < AT_ONCE; j++) m[j] = v_load(x->x + i + j * LANES);
-    for (size_t width = AT_ONCE / 2; width > 0; width /= 2)
-      for (size_t j = 0; j < width; j++) m[j] = v_max(m[j], m[j + width]);
-    if (!v_count_true(v_less(least, m[0]))) continue;
-    heap_offer(h, k, x, i, AT_ONCE * LANES, has_nan);
-    least = v_set1(heap_get(h, 0).value);
+/* Merge what is gathered into the ranking, from behind, and leave out what is one too many. */
+static void rank_gathering(ranking *r, gathering *g) {
+  enum { FEW = 64 };
+  if (g->count < FEW)
+    sort_few(g->items, g->count);
+  else
+    sort_many(g);
+  size_t i = r->count, j = g->count, total = i + j;
+  for (size_t k = total; j > 0; k--) {
+    size_t last = i > 0 ? i - 1 : 0;
+    element e = g->items[j - 1];
+    bool is_ranked = i > 0 && e.order < order_of(*value_at(r, last));
+    ptrdiff_t index = is_ranked ? *index_at(r, last) : e.index;
+    i -= is_ranked;
+    j -= !is_ranked;
+    if (k > r->k) continue;
+    *index_at(r, k - 1) = index;
+    *value_at(r, k - 1) = r->x->x[index];
   }
-  heap_offer(h, k, x, i, x->length - i, has_nan);
-  for (size_t size = k; size-- > 1;) {
-    element worst = heap_get(h, 0);
-    sift_down(h, 0, size, heap_get(h, size), has_nan);
-    heap_set(h, size, worst);
-  }
+  r->count = total < r->k ? total : r->k;
+  g->count = 0;
 }
 
-static void select_numbers(const heap *h, size_t k, const line *x) {
-  select_largest(h, k, x, false);
+/* Elements that are looked at together: nothing is done about most of them. */
+enum { VECTORS = 8 };
+
+/* Whether one of the elements from i on is NaN or larger than `worst`. */
+FSM_INLINE bool has_better(const line *x, size_t i, vec worst) {
+  vec m[VECTORS];
+  mask better = v_less(worst, worst);
+  for (size_t k = 0; k < VECTORS; k++) m[k] = v_load(x->x + i + k * LANES);
+  for (size_t k = 0; k < VECTORS; k += 2) better = v_or(better, v_unordered(m[k], m[k + 1]));
+  for (size_t width = VECTORS / 2; width > 0; width /= 2)
+    for (size_t k = 0; k < width; k++) m[k] = v_max(m[k], m[k + width]);
+  return v_count_true(v_or(better, v_less(worst, m[0]))) > 0;
 }
-static void select_with_nan(const heap *h, size_t k, const line *x) {
-  select_largest(h, k, x, true);
+
+static void select_largest(ranking *r, gathering *g) {
+  const line *x = r->x;
+  vec worst = v_set1(-(real)INFINITY);
+  for (size_t i = 0; i < x->length; i += LANES) {
+    size_t left = x->length - i, width = left < LANES ? left : LANES;
+    bool is_full = r->count == r->k;
+    while (is_full && left >= VECTORS * LANES && !has_better(x, i, worst)) {
+      i += VECTORS * LANES;
+      left -= VECTORS * LANES;
+    }
+    if (left == 0) break;
+    width = left < LANES ? left : LANES;
+    vec v = line_load(x, i, width, false);
+    uint64_t better = v_bits(v_or(v_less(worst, v), v_unordered(v, v)));
+    if (!is_full) better = ((uint64_t)1 << width) - 1;
+    for (; better; better &= better - 1) {
+      size_t place = i + lowest_bit(better);
+      g->items[g->count++] = (element){order_of(x->x[place]), (ptrdiff_t)place};
+    }
+    if (g->count < g->most) continue;
+    rank_gathering(r, g);
+    if (r->count == r->k) worst = v_set1(*value_at(r, r->k - 1));
+  }
+  rank_gathering(r, g);
+}
+
+static void rank_largest(ranking *r) {
+  enum { MOST = 512 };
+  element few[2 * (MOST + LANES)], *many = NULL;
+  size_t most = r->k / 2 + 1;
+  if (most > MOST) many = malloc(2 * (most + LANES) * sizeof *many);
+  if (most > MOST && !many) most = MOST;
+  element *memory = many ? many : few;
+  gathering g = {memory, memory + most + LANES, 0, most};
+  select_largest(r, &g);
+  free(many);
 }
 
 /* Make softmax values of elements. */
-static void softmax_of_elements(const heap *h, size_t k, const exp_frame *f, vec_pair scale) {
+static void softmax_of_elements(const ranking *r, size_t k, const exp_frame *f, vec_pair scale) {
   for (size_t i = 0; i < k; i += LANES) {
     size_t width = k - i < LANES ? k - i : LANES;
     real x[LANES] = {0};
-    for (size_t j = 0; j < width; j++) x[j] = heap_get(h, i + j).value;
+    for (size_t j = 0; j < width; j++) x[j] = *value_at(r, i + j);
     v_store_real(x, softmax_of(v_load_real(x), f, scale));
-    for (size_t j = 0; j < width; j++)
-      h->value[(ptrdiff_t)(i + j) * h->value_stride] = (storage)x[j];
+    for (size_t j = 0; j < width; j++) *value_at(r, i + j) = (storage)x[j];
   }
 }
 
-static void log_softmax_of_elements(const heap *h, size_t k, real max, double log) {
+static void log_softmax_of_elements(const ranking *r, size_t k, real max, double log) {
   for (size_t i = 0; i < k; i++) {
-    storage *value = &h->value[(ptrdiff_t)i * h->value_stride];
+    storage *value = value_at(r, i);
     *value = (storage)(((double)*value - (double)max) - log);
   }
 }
 
 FSM_INLINE void top_k_slice(const slice *s) {
   const fsm_call *c = s->call;
-  heap h = {elements_of(&c->values, s->outer, s->inner), index_of(s), c->values.length,
-            c->index.length};
+  ranking r = {&s->x,
+               elements_of(&c->values, s->outer, s->inner),
+               index_of(s),
+               c->values.length,
+               c->index.length,
+               0,
+               c->k};
+  rank_largest(&r);
   tempering t = tempering_set1(tempering_of(1));
-  select_numbers(&h, c->k, &s->x);
-  real maximum = h.value[0];
+  real maximum = *value_at(&r, 0);
   vec max = v_set1(maximum);
   exp_frame f = frame_of(max, &t);
   vec_pair scale = pair_set1(NAN, NAN);
@@ -135,12 +201,10 @@ FSM_INLINE void top_k_slice(const slice *s) {
   } else {
     scale = softmax_scale(&s->x, max, &f);
   }
-  bool is_odd = c->log ? log != log : v_first(scale.hi) != v_first(scale.hi);
-  if (is_odd || !is_finite(maximum)) select_with_nan(&h, c->k, &s->x);
   if (c->log)
-    log_softmax_of_elements(&h, c->k, maximum, log);
+    log_softmax_of_elements(&r, c->k, maximum, log);
   else
-    softmax_of_elements(&h, c->k, &f, scale);
+    softmax_of_elements(&r, c->k, &f, scale);
 }
 
 static void top_k(const fsm_call *c) { for_each_slice(c, top_k_slice); }

@@ -76,6 +76,7 @@ typedef float storage;
 enum { KEEPS_TERMS = 1 };
 
 static inline vec v_load(const storage *p) { return _mm256_loadu_ps(p); }
+static inline dvec d_load_storage(const storage *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline void v_stream(storage *p, vec a) { _mm256_stream_ps(p, a); }
@@ -199,9 +200,8 @@ static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm256_sub_epi32(count, _mm256_castps_si256(m));
 }
-static inline size_t v_count_true(mask m) {
-  return (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_ps(m));
-}
+static inline uint64_t v_bits(mask m) { return (unsigned)_mm256_movemask_ps(m); }
+static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u64(v_bits(m)); }
 static inline dvec v_count_part(vcount count, int part) {
   return _mm256_cvtepi32_pd(part ? _mm256_extracti128_si256(count, 1)
                                  : _mm256_castsi256_si128(count));
@@ -273,6 +273,7 @@ typedef __m256i vcount;
 
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_load(const storage *p) { return _mm256_loadu_pd(p); }
+static inline dvec d_load_storage(const storage *p) { return d_load(p); }
 static inline void v_store(storage *p, vec a) { _mm256_storeu_pd(p, a); }
 static inline vec v_stored(vec a) { return a; }
 
@@ -338,9 +339,8 @@ static inline vcount v_count_zero(void) { return _mm256_setzero_si256(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm256_sub_epi64(count, bits_of(m));
 }
-static inline size_t v_count_true(mask m) {
-  return (size_t)_mm_popcnt_u32((unsigned)_mm256_movemask_pd(m));
-}
+static inline uint64_t v_bits(mask m) { return (unsigned)_mm256_movemask_pd(m); }
+static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u64(v_bits(m)); }
 /* Exact below 2^52: the count is made the mantissa of 2^52 + count. */
 static inline dvec v_count_part(vcount count, int part) {
   (void)part;
@@ -382,6 +382,9 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 
 #endif
 
+static inline size_t lowest_bit(uint64_t bits) {
+  return (size_t)_mm_popcnt_u64((bits & (0 - bits)) - 1);
+}
 static inline void v_finish_streams(void) { _mm_sfence(); }
 static inline void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 

@@ -68,6 +68,7 @@ typedef float storage;
 enum { KEEPS_TERMS = 1 };
 
 static inline vec v_load(const storage *p) { return _mm512_loadu_ps(p); }
+static inline dvec d_load_storage(const storage *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline void v_stream(storage *p, vec a) { _mm512_stream_ps(p, a); }
@@ -171,6 +172,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi32(count, m, count, _mm512_set1_epi32(1));
 }
+static inline uint64_t v_bits(mask m) { return m; }
 static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return _mm512_cvtepu32_pd(part ? _mm512_extracti32x8_epi32(count, 1)
@@ -257,6 +259,7 @@ typedef __m512i vcount;
 static inline mask lanes_below(size_t n) { return (mask)((1u << n) - 1); }
 
 static inline vec v_load(const storage *p) { return _mm512_loadu_pd(p); }
+static inline dvec d_load_storage(const storage *p) { return d_load(p); }
 static inline void v_store(storage *p, vec a) { _mm512_storeu_pd(p, a); }
 static inline vec v_stored(vec a) { return a; }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
@@ -302,6 +305,7 @@ static inline vcount v_count_zero(void) { return _mm512_setzero_si512(); }
 static inline vcount v_count_add(vcount count, mask m) {
   return _mm512_mask_add_epi64(count, m, count, _mm512_set1_epi64(1));
 }
+static inline uint64_t v_bits(mask m) { return m; }
 static inline size_t v_count_true(mask m) { return (size_t)_mm_popcnt_u32(m); }
 static inline dvec v_count_part(vcount count, int part) {
   return (void)part, _mm512_cvtepi64_pd(count);
@@ -356,6 +360,9 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 
 #endif
 
+static inline size_t lowest_bit(uint64_t bits) {
+  return (size_t)_mm_popcnt_u64((bits & (0 - bits)) - 1);
+}
 static inline void v_finish_streams(void) { _mm_sfence(); }
 static inline void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 

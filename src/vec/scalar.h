@@ -67,6 +67,8 @@ typedef bool mask;
 typedef int64_t vcount;
 
 static inline vec v_load(const storage *p) { return *p; }
+/* As many elements as there are lanes of double. */
+static inline dvec d_load_storage(const storage *p) { return *p; }
 static inline void v_store(storage *p, vec a) { *p = (storage)a; }
 /* As a store and a load would leave it. */
 static inline vec v_stored(vec a) { return (storage)a; }
@@ -122,6 +124,13 @@ static inline real v_reduce_max(vec a) { return a; }
 
 static inline vcount v_count_zero(void) { return 0; }
 static inline vcount v_count_add(vcount count, mask m) { return count + m; }
+/* A bit for each lane, and where the lowest bit is of those that are set. */
+static inline uint64_t v_bits(mask m) { return m; }
+static inline size_t lowest_bit(uint64_t bits) {
+  size_t k = 0;
+  while (!(bits >> k & 1)) k++;
+  return k;
+}
 static inline size_t v_count_true(mask m) { return m; }
 static inline dvec v_count_part(vcount count, int part) { return (void)part, (double)count; }
 

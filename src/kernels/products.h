@@ -1,0 +1,72 @@
+/* Sums of numbers, or of products of two, that cancellation leaves more than real's precision: in
+ * lanes of double, where products of floats are exact, and where real is double in pairs hi + lo.
+ */
+#ifndef FSM_KERNELS_PRODUCTS_H
+#define FSM_KERNELS_PRODUCTS_H
+
+/* Converted while they are loaded, which is cheaper than to take a register apart. */
+FSM_INLINE doubles wide_load_or_0(const storage *x, size_t i, size_t width) {
+  if (width < LANES) return widen(load_or_0(x, i, width));
+  doubles d;
+  for (size_t p = 0; p < PARTS; p++) d.part[p] = d_load_storage(x + i + p * DOUBLE_LANES);
+  return d;
+}
+
+#ifdef FSM_REAL_DOUBLE
+
+typedef dvec_pair sums;
+
+FSM_INLINE sums sums_zero(void) { return (sums){d_set1(0), d_set1(0)}; }
+
+FSM_INLINE sums sums_add_pair(sums sum, dvec hi, dvec lo) {
+  dvec_pair total = add_exactly(sum.hi, hi);
+  return (sums){total.hi, d_add(sum.lo, d_add(total.lo, lo))};
+}
+
+FSM_INLINE sums sums_add(sums sum, doubles a) { return sums_add_pair(sum, a.part[0], d_set1(0)); }
+
+FSM_INLINE sums sums_add_products(sums sum, doubles a, doubles b) {
+  dvec product = d_mul(a.part[0], b.part[0]);
+  dvec rest = d_fma(a.part[0], b.part[0], d_sub(d_set1(0), product));
+  return sums_add_pair(sum, product, rest);
+}
+
+/* The sum of the lanes of all `count`, as hi + lo. */
+FSM_INLINE void sums_reduce(const sums *lanes, size_t count, double sum[2]) {
+  sum[0] = sum[1] = 0;
+  for (size_t k = 0; k < count; k++) {
+    double hi[LANES], lo[LANES];
+    d_store(hi, lanes[k].hi);
+    d_store(lo, lanes[k].lo);
+    for (size_t j = 0; j < LANES; j++) add_to_pair(&sum[0], &sum[1], hi[j], lo[j]);
+  }
+}
+
+#else
+
+typedef doubles sums;
+
+FSM_INLINE sums sums_zero(void) { return doubles_set1(0); }
+
+FSM_INLINE sums sums_add(sums sum, doubles a) {
+  for (int p = 0; p < PARTS; p++) sum.part[p] = d_add(sum.part[p], a.part[p]);
+  return sum;
+}
+
+FSM_INLINE sums sums_add_products(sums sum, doubles a, doubles b) {
+  for (int p = 0; p < PARTS; p++) sum.part[p] = d_fma(a.part[p], b.part[p], sum.part[p]);
+  return sum;
+}
+
+FSM_INLINE void sums_reduce(const sums *lanes, size_t count, double sum[2]) {
+  sums total = lanes[0];
+  for (size_t k = 1; k < count; k++) total = sums_add(total, lanes[k]);
+  dvec half = total.part[0];
+  for (int p = 1; p < PARTS; p++) half = d_add(half, total.part[p]);
+  sum[0] = d_reduce_add(half);
+  sum[1] = 0;
+}
+
+#endif
+
+#endif
