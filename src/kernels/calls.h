@@ -131,13 +131,14 @@ static term_sum sum_of_vector(const line *s, vec max, const exp_frame *f, storag
 static term_sum sum_of_slice(const line *s, vec max, const exp_frame *f, storage *terms,
                              bool splits) {
   if (s->length <= LANES) return sum_of_vector(s, max, f, terms, splits);
-  term_pass p = {s, f, max, terms, NULL};
+  term_pass p = {.row = s, .frame = f, .max = max, .terms = terms};
   bool shifted = v_first(f->origin) != 0;
   if (s->where) /* which only softmax_logsumexp has */
     return total_of_row(
         &p, (term_flags){.masked = true, .shifted = true, .stores = true, .splits = true});
   if (shifted) {
-    if (terms) return total_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
+    if (terms)
+      return total_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
     if (splits) return total_of_row(&p, (term_flags){.shifted = true, .splits = true});
     return total_of_row(&p, (term_flags){.shifted = true});
   }

@@ -83,8 +83,7 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
   terms_of_block(&b, p, i, count, whole, flags);
   if (flags.looks_ahead)
     for (size_t k = 0; k < count; k++)
-      sum->max_ahead =
-          v_max(line_load(p->ahead, i + k * LANES, b.width[k], false), sum->max_ahead);
+      sum->max_ahead = v_max(line_load(p->ahead, i + k * LANES, b.width[k], false), sum->max_ahead);
   vec value[BLOCK];
   for (size_t k = 0; k < count; k++) /* in a sum, what would be 0 does not show */
     value[k] =
@@ -112,7 +111,7 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   size_t length = p->row->length, i = 0, block = BLOCK * LANES, last = LAST_BLOCK * LANES;
   row_sum sum = {0, wide_zero(), v_set1(-(real)INFINITY)};
   for (; i + block <= length; i += block) add_terms(&sum, p, i, BLOCK, true, flags);
-  for (; BLOCK > LAST_BLOCK && i + last <= length; i += last)
+  for (; block > last && i + last <= length; i += last)
     add_terms(&sum, p, i, LAST_BLOCK, true, flags);
   if (i < length) add_terms(&sum, p, i, LAST_BLOCK, false, flags);
   return sum;
@@ -198,8 +197,8 @@ enum {
 };
 
 static inline size_t rows_in_group(size_t length) {
-  size_t block = BLOCK * LANES, padded = (length + block - 1) / block * block;
-  size_t count = SCRATCH / (KEEPS_TERMS ? length : padded);
+  size_t block = BLOCK * LANES, step = KEEPS_TERMS ? length : (length + block - 1) / block * block;
+  size_t count = step > 0 ? SCRATCH / step : LANES;
   return count > LANES ? LANES : count < 1 ? 1 : count;
 }
 
@@ -238,8 +237,8 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
 }
 
 /* The sum of the terms of row k: for softmax, which `stores` them, of all; for a logarithm without
- * ties. The maximum of the row ahead may be found on the way: its elements come from a farther cache
- * while nothing has to wait for them. */
+ * ties. The maximum of the row ahead may be found on the way: its elements come from a farther
+ * cache while nothing has to wait for them. */
 FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real *scratch,
                                     const bool stores, const bool masked) {
   line row = group_row(g, k), ahead = row;
@@ -275,8 +274,7 @@ FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scr
   }
   for (size_t k = 0; k < g->count; k++) {
     exp_frame f = frame_of_row(frames, k);
-    row_sum sum =
-        sum_of_group_row(g, k, &f, scratch ? scratch + k * step : NULL, stores, masked);
+    row_sum sum = sum_of_group_row(g, k, &f, scratch ? scratch + k * step : NULL, stores, masked);
     double total[2];
     wide_total(sum.rest, total);
     ties[k] = (double)sum.ties;
@@ -340,6 +338,12 @@ FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, 
   line_store(s, out, i, width, y, -(real)INFINITY, masked);
 }
 
+FSM_INLINE void log_row(const line *s, storage *out, const log_frame *f, const bool masked) {
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, f, masked);
+  if (i < s->length) log_vector(s, out, i, s->length - i, f, masked);
+}
+
 FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
   log_frame frame = log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, masked));
   real inverse[2][LANES], minus_log_sum[LANES];
@@ -348,14 +352,11 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
   v_store_real(minus_log_sum, frame.minus_log_sum);
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
-    storage *out = group_out(g, k);
     log_frame f = {v_set1(g->max[k]),
                    {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
                    v_set1(minus_log_sum[k])};
     look_ahead(g, k, masked);
-    size_t i = 0;
-    for (; i + LANES <= row.length; i += LANES) log_vector(&row, out, i, LANES, &f, masked);
-    if (i < row.length) log_vector(&row, out, i, row.length - i, &f, masked);
+    log_row(&row, group_out(g, k), &f, masked);
   }
 }
 
