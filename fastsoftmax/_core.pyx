@@ -20,11 +20,9 @@ cimport numpy as cnp
 
 cnp.import_array()
 
-# The elements of an array; those of float16 and bfloat16 as words of 16 bits.
 ctypedef fused real:
     float
     double
-    unsigned short
 
 # A function of fsm_kernels; which one is known where it is called.
 ctypedef enum function:
@@ -289,32 +287,7 @@ cdef class Kernels:
         return out
 
     cdef const fsm_kernels *_of(self, cnp.ndarray x) noexcept:
-        is_float32 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
-        return self._backend.f32 if is_float32 else self._backend.f64
-
-    cdef _call(self, function which, x, out, temperature, where):
-        if where is not None:
-            where = where.view(np.uint8)
-        if x.dtype == np.float32:
-            run[float](kernel(self._backend.f32, which), x, out, temperature, where)
-        elif x.dtype == np.float64:
-            run[double](kernel(self._backend.f64, which), x, out, temperature, where)
-        else:
-            run["unsigned short"](
-                kernel(self._backend.f16 if x.dtype == np.float16 else self._backend.bf16, which),
-                x.view(np.uint16), out.view(np.uint16), temperature, where,
-            )
-
-    cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
-        """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
-        if not cnp.PyArray_CheckExact(x):
-            return NULL
-        if (
-            not cnp.PyArray_ISCARRAY_RO(x)
-            or cnp.PyArray_NDIM(x) == 0
-            or cnp.PyArray_SIZE(x) == 0
-        ):
-            return NULL
+        """The kernels for the dtype of x, which is one of `dtypes`."""
         cdef int dtype = cnp.PyArray_TYPE(x)
         if dtype == cnp.NPY_FLOAT32:
             return self._backend.f32
@@ -322,6 +295,44 @@ cdef class Kernels:
             return self._backend.f64
         if dtype == cnp.NPY_FLOAT16:
             return self._backend.f16
+        return self._backend.bf16
+
+    cdef _call(self, function which, cnp.ndarray x, cnp.ndarray out, temperature, where):
+        """Run a kernel on 3-D arrays; `temperature` is 2-D."""
+        cdef fsm_slices slices
+        cdef fsm_array strided
+        if cnp.PyArray_SIZE(out) == 0:
+            return
+        slices.outer, slices.length, slices.inner = x.shape[0], x.shape[1], x.shape[2]
+        strided = elements(x)
+        slices.x = strided.data
+        slices.x_outer, slices.x_length = strided.outer, strided.length
+        strided = elements(out)
+        slices.out = strided.data
+        slices.out_outer, slices.out_length = strided.outer, strided.length
+        slices.temperature = NULL
+        if temperature is not None:
+            strided = slices_of(temperature)
+            slices.temperature = <const double *> strided.data
+            slices.temperature_outer, slices.temperature_inner = strided.outer, strided.inner
+        slices.where = NULL
+        if where is not None:
+            strided = elements(where)
+            slices.where = <const unsigned char *> strided.data
+            slices.where_outer, slices.where_length = strided.outer, strided.length
+            slices.where_inner = strided.inner
+        launch(kernel(self._of(x), which), &slices, cnp.PyArray_ITEMSIZE(x))
+
+    cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
+        """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
+        if (
+            cnp.PyArray_CheckExact(x)
+            and cnp.PyArray_TYPE(x) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16)
+            and cnp.PyArray_ISCARRAY_RO(x)
+            and cnp.PyArray_NDIM(x) > 0
+            and cnp.PyArray_SIZE(x) > 0
+        ):
+            return self._of(x)
         return NULL
 
     cdef _lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
@@ -572,39 +583,6 @@ cdef double sum_of(const real *values, Py_ssize_t size) noexcept:
         tail += (head - (following - part)) + (values[i] - part)
         head = following
     return head + tail if isfinite(head) else head
-
-
-cdef run(
-    fsm_kernel *kernel,
-    const real[:, :, :] x,
-    real[:, :, :] out,
-    const double[:, :] temperature,
-    const unsigned char[:, :, :] where,
-):
-    cdef fsm_slices slices
-    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0:
-        return
-    slices.outer = x.shape[0]
-    slices.length = x.shape[1]
-    slices.inner = x.shape[2]
-    slices.x = &x[0, 0, 0]
-    slices.x_outer = x.strides[0] // <Py_ssize_t> sizeof(real)
-    slices.x_length = x.strides[1] // <Py_ssize_t> sizeof(real)
-    slices.out = &out[0, 0, 0]
-    slices.out_outer = out.strides[0] // <Py_ssize_t> sizeof(real)
-    slices.out_length = out.strides[1] // <Py_ssize_t> sizeof(real)
-    slices.temperature = NULL
-    if temperature is not None:
-        slices.temperature = &temperature[0, 0]
-        slices.temperature_outer = temperature.strides[0] // <Py_ssize_t> sizeof(double)
-        slices.temperature_inner = temperature.strides[1] // <Py_ssize_t> sizeof(double)
-    slices.where = NULL
-    if where is not None:
-        slices.where = &where[0, 0, 0]
-        slices.where_outer = where.strides[0]
-        slices.where_length = where.strides[1]
-        slices.where_inner = where.strides[2]
-    launch(kernel, &slices, sizeof(real))
 
 
 cdef int launch(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize) except -1:
