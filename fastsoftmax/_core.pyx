@@ -325,14 +325,17 @@ cdef class Kernels:
 
     cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
         """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
+        cdef cnp.ndarray a
+        if not cnp.PyArray_CheckExact(x):
+            return NULL
+        a = <cnp.ndarray> x
         if (
-            cnp.PyArray_CheckExact(x)
-            and cnp.PyArray_TYPE(x) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16)
-            and cnp.PyArray_ISCARRAY_RO(x)
-            and cnp.PyArray_NDIM(x) > 0
-            and cnp.PyArray_SIZE(x) > 0
+            cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16)
+            and cnp.PyArray_ISCARRAY_RO(a)
+            and cnp.PyArray_NDIM(a) > 0
+            and cnp.PyArray_SIZE(a) > 0
         ):
-            return self._of(x)
+            return self._of(a)
         return NULL
 
     cdef _lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
@@ -374,12 +377,13 @@ cdef class Kernels:
         if out is None:
             if kept > 0:
                 result = <cnp.ndarray> cnp.PyArray_EMPTY(kept, shape, cnp.PyArray_TYPE(source), 0)
-        elif (
-            is_place(out, source, kept, shape)
-            and (are_apart(out, source) or (which != LOGSUMEXP and are_same(out, source)))
-            and (where is None or are_apart(out, where))
-        ):
+        elif is_place(out, source, kept, shape):
             result = <cnp.ndarray> out
+            if not are_apart(result, source):
+                if which == LOGSUMEXP or not are_same(result, source):
+                    return None
+            if where is not None and not are_apart(result, where):
+                return None
         else:
             return None
 
@@ -429,12 +433,15 @@ cdef bint may_receive(out, cnp.ndarray x) noexcept:
 
 cdef bint is_place(out, cnp.ndarray x, int ndim, cnp.npy_intp *shape) noexcept:
     """Whether out is a plain array to write to, of the dtype of x and this shape."""
+    cdef cnp.ndarray a
+    if not cnp.PyArray_CheckExact(out):
+        return False
+    a = <cnp.ndarray> out
     return (
-        cnp.PyArray_CheckExact(out)
-        and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISCARRAY(out)
-        and cnp.PyArray_NDIM(out) == ndim
-        and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), shape, ndim)
+        cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_ISCARRAY(a)
+        and cnp.PyArray_NDIM(a) == ndim
+        and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(a), shape, ndim)
     )
 
 
@@ -447,10 +454,14 @@ cdef bint are_apart(cnp.ndarray a, b) noexcept:
     """Whether b is a contiguous array, and has no byte in common with another, a."""
     cdef const char *of_a = <const char *> cnp.PyArray_DATA(a)
     cdef const char *of_b
-    if not cnp.PyArray_CheckExact(b) or not cnp.PyArray_ISCARRAY_RO(b):
+    cdef cnp.ndarray other
+    if not cnp.PyArray_CheckExact(b):
         return False
-    of_b = <const char *> cnp.PyArray_DATA(b)
-    return of_a + cnp.PyArray_NBYTES(a) <= of_b or of_b + cnp.PyArray_NBYTES(b) <= of_a
+    other = <cnp.ndarray> b
+    of_b = <const char *> cnp.PyArray_DATA(other)
+    return cnp.PyArray_ISCARRAY_RO(other) and (
+        of_a + cnp.PyArray_NBYTES(a) <= of_b or of_b + cnp.PyArray_NBYTES(other) <= of_a
+    )
 
 
 cdef int from_the_front(axis, int ndim) noexcept:
@@ -486,24 +497,24 @@ cdef bint is_dtype_of(dtype, cnp.ndarray x):
 
 cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:
     """Leave out elements of x; false if the mask is not plain, and of all of x or of each row."""
-    if (
-        not cnp.PyArray_CheckExact(where)
-        or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL
-        or not cnp.PyArray_ISCARRAY_RO(where)
-    ):
+    cdef cnp.ndarray mask
+    if not cnp.PyArray_CheckExact(where):
         return False
-    slices.where = <const unsigned char *> cnp.PyArray_DATA(where)
+    mask = <cnp.ndarray> where
+    if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY_RO(mask):
+        return False
+    slices.where = <const unsigned char *> cnp.PyArray_DATA(mask)
     slices.where_outer = slices.x_outer
     slices.where_length = slices.x_length
     slices.where_inner = 1
-    if cnp.PyArray_SAMESHAPE(where, x):
+    if cnp.PyArray_SAMESHAPE(mask, x):
         return True
     slices.where_outer = 0
     return (
         slices.inner == 1
-        and cnp.PyArray_NDIM(where) == 1
-        and cnp.PyArray_DIM(where, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
-        and cnp.PyArray_DIM(where, 0) == <cnp.npy_intp> slices.length
+        and cnp.PyArray_NDIM(mask) == 1
+        and cnp.PyArray_DIM(mask, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+        and cnp.PyArray_DIM(mask, 0) == <cnp.npy_intp> slices.length
     )
 
 
