@@ -20,8 +20,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 # No flag names an instruction set: each file under src/isa/ selects its own. Contraction is off so
-# that each of them computes exactly what its source says. The kernels' loops are long and few: where
-# one begins in a line of the instruction cache made up to 12 % of difference.
+# that each of them computes exactly what its source says. The kernels' loops are long and few:
+# where one begins in a line of the instruction cache made up to 12 % of difference.
 UNIX_FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-pthread"]
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 

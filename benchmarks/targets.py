@@ -69,6 +69,25 @@ LOSSES = (
 )
 """Of decisions, losses and gradients. The peer "softmax" is our own, of the best backend."""
 
+CALLS = {
+    "exp(x)": None,
+    "exp(x, out=out)": None,
+    "softmax(x)": 1.0,
+    "softmax(x, out=out)": 0.5,
+    "softmax(x, -1)": 1.0,
+    "softmax(x, temperature=2.0)": 1.0,
+    "softmax(x, where=where)": 1.0,
+    "softmax(x, dtype='float32')": None,
+    "log_softmax(x)": None,
+    "log_softmax(x, out=out)": None,
+    "logsumexp(x)": 1.0,
+    "logsumexp(x, keepdims=True)": 1.0,
+    "logsumexp(x, -1, keepdims=True, out=one)": 1.0,
+    "softmax(every_other)": None,
+    "softmax(values)": None,
+}
+"""Of calls on 10 float32 values: the ratio to the first. None stands for no target."""
+
 SCIPY = {"avx512": 0.15, "avx2": 0.25}
 """For every piece of work that is measured."""
 

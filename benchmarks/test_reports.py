@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import accuracy
+import calls
 import oracle
 import record
 import sweep
@@ -71,3 +72,16 @@ def test_put_replaces_its_block_alone(tmp_path, monkeypatch):
         assert document.read_text(encoding="utf-8") == wanted
     with pytest.raises(ValueError, match=r"page\.md has 0 blocks called y"):
         record.put("page.md", "y", [])
+
+
+def test_every_call_is_timed_and_judged():
+    least = calls.nanoseconds(turns=1)
+    assert all(0 < time < np.inf for time in least.values())
+    _, reference, *rows = calls.table(least)
+    assert reference[0] == "exp(x)"
+    assert reference[2] == "1.00"
+    assert [row[0] for row in rows] == list(targets.CALLS)[1:]
+    fast = dict.fromkeys(least, 1.0) | {"exp(x)": 10.0, "softmax(x)": 11.0}
+    verdicts = {row[0]: row[3] for row in calls.table(fast)}
+    assert verdicts["softmax(x)"] == "1.00 missed"
+    assert verdicts["softmax(x, out=out)"] == "0.50 met"

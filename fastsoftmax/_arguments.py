@@ -26,6 +26,8 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, counted from the front; None stands for all of them."""
     if axis is None:
         return tuple(range(ndim))
+    if type(axis) is int and ndim:
+        return (normalize_axis_index(axis, ndim),)
     try:
         axes: tuple[int, ...] = normalize_axis_tuple(axis, max(ndim, 1))
     except TypeError:
@@ -42,11 +44,11 @@ def as_axis(axis: Any, ndim: int) -> int:
 
 def float_dtype(name: str, dtype: DType) -> DType:
     """The native floating or complex dtype in which an argument of this dtype takes part."""
-    if _is_bfloat16(dtype):
-        return dtype
     # NumPy's own types only; the small floats of other packages call themselves kind "f" as well.
     if issubclass(dtype.type, np.inexact):
-        return dtype.newbyteorder("=")
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
+    if _is_bfloat16(dtype):
+        return dtype
     if dtype.kind in "biu" and issubclass(dtype.type, (np.integer, np.bool_)):
         return np.dtype(np.float64)
     raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
@@ -121,6 +123,8 @@ def result_dtype(natural: DType, dtype: DTypeLike | None) -> DType:
 
 def work_dtype(natural: DType, result: DType) -> DType:
     """The dtype to compute in: the wider of the two, and float32 at least."""
+    if natural == result:
+        return _at_least_float32(natural)
     return np.promote_types(_at_least_float32(natural), _at_least_float32(result))
 
 
@@ -158,10 +162,10 @@ def as_temperature(
         raise TypeError(f"temperature has dtype {values.dtype}, need real numbers")
     with np.errstate(over="ignore", under="ignore"):
         values = values.astype(np.float64)
-    is_wrong = ~((values > 0) & (values < np.inf))
-    if is_wrong.any():
-        raise ValueError(f"temperature must be positive and finite, got {values[is_wrong][0]}")
-    slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    is_right = (values > 0) & (values < np.inf)
+    if np.count_nonzero(is_right) < is_right.size:
+        raise ValueError(f"temperature must be positive and finite, got {values[~is_right][0]}")
+    slices = tuple([1 if i in axes else n for i, n in enumerate(shape)])
     return _broadcast("temperature", values, slices)
 
 
@@ -258,6 +262,8 @@ def check_out(out: object, shape: tuple[int, ...], dtype: DType) -> NDArray[Any]
 
 
 def _broadcast(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if array.shape == shape:
+        return array
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

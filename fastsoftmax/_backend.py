@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -110,14 +111,12 @@ class Kernels(Protocol):
         self, grad: NDArray[Any], log_y: NDArray[Any], out: NDArray[Any]
     ) -> None: ...
 
-    # The quick way of a call with nothing but arrays, their axis and perhaps a place for the
-    # result. A lane accepts a call by returning its result; it returns None for any other.
+    # The public function `general`, with a quick way before it for calls on plain arrays.
 
-    def softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
+    def quick(self, general: Callable[..., Any]) -> Callable[..., Any]: ...
 
-    def log_softmax_lane(self, x: object, axis: object, out: object) -> NDArray[Any] | None: ...
-
-    def logsumexp_lane(self, x: object, axis: object) -> Any: ...
+    # Such ways of others. A lane accepts a call by returning its result; it returns None for any
+    # other.
 
     def predict_lane(self, logits: object, axis: object, with_confidence: object) -> Any: ...
 

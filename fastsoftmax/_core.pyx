@@ -5,8 +5,12 @@
 Arrays in, one C call, nothing decided here.
 """
 
+import functools
+
 import numpy as np
 
+cimport cython
+from cpython.long cimport PyLong_AsLongAndOverflow
 from libc.math cimport isfinite
 from libc.string cimport memset
 
@@ -52,6 +56,7 @@ def supported():
     return tuple(names)
 
 
+@cython.final
 cdef class Kernels:
     """The kernels of one compiled backend."""
 
@@ -147,17 +152,54 @@ cdef class Kernels:
         begin_backward(&call, grad, log_y, out)
         launch_call(self._of(log_y).log_softmax_backward, &call, log_y)
 
-    def softmax_lane(self, x, axis, out):
-        """Softmax of a plain array along one axis or all; None for any other call."""
-        return self._lane(SOFTMAX, x, axis, out)
+    def quick(self, general):
+        """The public function `general`, with the quick way of plain arrays before it.
 
-    def log_softmax_lane(self, x, axis, out):
-        """Log-softmax of a plain array along one axis or all; None for any other call."""
-        return self._lane(LOG_SOFTMAX, x, axis, out)
+        Where it does not know every argument, it leaves the call to `general`, errors included.
+        """
+        cdef Kernels kernels = self
 
-    def logsumexp_lane(self, x, axis):
-        """Log-sum-exp of a plain array along one axis or all; None for any other call."""
-        return self._lane(LOGSUMEXP, x, axis, None)
+        def softmax(
+            x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
+        ):
+            if workers is None:
+                result = kernels._lane(SOFTMAX, x, axis, where, temperature, dtype, out, False)
+                if result is not None:
+                    return result
+            return general(
+                x, axis, where=where, temperature=temperature, dtype=dtype, out=out, workers=workers
+            )
+
+        def log_softmax(
+            x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
+        ):
+            if workers is None:
+                result = kernels._lane(LOG_SOFTMAX, x, axis, where, temperature, dtype, out, False)
+                if result is not None:
+                    return result
+            return general(
+                x, axis, where=where, temperature=temperature, dtype=dtype, out=out, workers=workers
+            )
+
+        def logsumexp(
+            a, axis=None, b=None, keepdims=False, return_sign=False,
+            *, where=None, dtype=None, out=None, workers=None,
+        ):
+            if b is None and return_sign is False and workers is None:
+                result = kernels._lane(LOGSUMEXP, a, axis, where, 1.0, dtype, out, keepdims)
+                if result is not None:
+                    return result
+            return general(
+                a, axis, b, keepdims, return_sign,
+                where=where, dtype=dtype, out=out, workers=workers,
+            )
+
+        for function in (softmax, log_softmax, logsumexp):
+            if function.__name__ == general.__name__:
+                functools.update_wrapper(function, general)
+                # Where to find it: it is pickled by this name.
+                function.__module__, function.__qualname__ = "fastsoftmax", function.__name__
+                return function
 
     @property
     def dtypes(self):
@@ -236,7 +278,7 @@ cdef class Kernels:
             out = cnp.PyArray_EMPTY(
                 cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(y), 0
             )
-        elif not is_plain(out) or not may_receive(out, y) or not may_receive(out, grad):
+        elif not may_receive(out, y) or not may_receive(out, grad):
             return None
         call.other = rows_of(grad, call.length)
         call.out = rows_of(out, call.length)
@@ -247,32 +289,7 @@ cdef class Kernels:
         return out
 
     cdef const fsm_kernels *_of(self, cnp.ndarray x) noexcept:
-        is_float32 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
-        return self._backend.f32 if is_float32 else self._backend.f64
-
-    cdef _call(self, function which, x, out, temperature, where):
-        if where is not None:
-            where = where.view(np.uint8)
-        if x.dtype == np.float32:
-            run[float](kernel(self._backend.f32, which), x, out, temperature, where)
-        elif x.dtype == np.float64:
-            run[double](kernel(self._backend.f64, which), x, out, temperature, where)
-        else:
-            run["unsigned short"](
-                kernel(self._backend.f16 if x.dtype == np.float16 else self._backend.bf16, which),
-                x.view(np.uint16), out.view(np.uint16), temperature, where,
-            )
-
-    cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
-        """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
-        if not cnp.PyArray_CheckExact(x):
-            return NULL
-        if (
-            not cnp.PyArray_ISCARRAY_RO(x)
-            or cnp.PyArray_NDIM(x) == 0
-            or cnp.PyArray_SIZE(x) == 0
-        ):
-            return NULL
+        """The kernels for the dtype of x, which is one of `dtypes`."""
         cdef int dtype = cnp.PyArray_TYPE(x)
         if dtype == cnp.NPY_FLOAT32:
             return self._backend.f32
@@ -280,58 +297,100 @@ cdef class Kernels:
             return self._backend.f64
         if dtype == cnp.NPY_FLOAT16:
             return self._backend.f16
+        return self._backend.bf16
+
+    cdef _call(self, function which, x, out, temperature, where):
+        """Run a kernel on 3-D arrays; `temperature` is 2-D."""
+        cdef fsm_kernel *run_on = kernel(self._of(x), which)
+        if where is not None:
+            where = where.view(np.uint8)
+        if x.dtype == np.float32:
+            run[float](run_on, x, out, temperature, where)
+        elif x.dtype == np.float64:
+            run[double](run_on, x, out, temperature, where)
+        else:
+            run["unsigned short"](
+                run_on, x.view(np.uint16), out.view(np.uint16), temperature, where
+            )
+
+    cdef const fsm_kernels *_plain_kernels(self, x) noexcept:
+        """The kernels for exactly an ndarray, native, C-contiguous and not empty; else NULL."""
+        cdef cnp.ndarray a
+        if not cnp.PyArray_CheckExact(x):
+            return NULL
+        a = <cnp.ndarray> x
+        if (
+            cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16)
+            and cnp.PyArray_ISCARRAY_RO(a)
+            and cnp.PyArray_NDIM(a) > 0
+            and cnp.PyArray_SIZE(a) > 0
+        ):
+            return self._of(a)
         return NULL
 
-    cdef _lane(self, function which, x, axis, out):
+    cdef _lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
+        """The result for plain arrays, along one axis or all of them; None for any other call."""
         cdef const fsm_kernels *kernels = self._plain_kernels(x)
-        cdef int ndim, first, last, i
+        cdef int ndim, first, last, i, kept = 0
+        cdef double divisor, scalar
         cdef cnp.npy_intp[MAX_NDIM] shape
-        cdef cnp.ndarray source, result
+        cdef cnp.npy_intp size
+        cdef cnp.ndarray source, result = None
         cdef fsm_slices slices
-        if kernels is NULL:
+        if kernels is NULL or type(keepdims) is not bool:
             return None
-        source = x
-        ndim = source.ndim
-        if axis is None:
-            first, last = 0, ndim - 1
-        elif type(axis) is int and -ndim <= axis < ndim:
-            first = last = axis if axis >= 0 else axis + ndim
-        else:
+        source = <cnp.ndarray> x
+        ndim = cnp.PyArray_NDIM(source)
+        first, last = 0, ndim - 1
+        if axis is not None:
+            first = last = from_the_front(axis, ndim)
+        divisor = as_divisor(temperature)
+        if first < 0 or divisor == 0 or (dtype is not None and not is_dtype_of(dtype, source)):
             return None
+
         slices.outer = slices.length = slices.inner = 1
         for i in range(ndim):
+            size = cnp.PyArray_DIM(source, i)
             if i < first:
-                slices.outer *= source.shape[i]
-            elif i <= last:
-                slices.length *= source.shape[i]
+                slices.outer *= size
+            elif i > last:
+                slices.inner *= size
             else:
-                slices.inner *= source.shape[i]
+                slices.length *= size
+                if which == LOGSUMEXP:
+                    if keepdims is False:
+                        continue
+                    size = 1
+            shape[kept] = size
+            kept += 1
 
         if out is None:
-            if which == LOGSUMEXP:
-                for i in range(first):
-                    shape[i] = source.shape[i]
-                for i in range(last + 1, ndim):
-                    shape[i - last - 1 + first] = source.shape[i]
-                ndim -= last + 1 - first
-            else:
-                for i in range(ndim):
-                    shape[i] = source.shape[i]
-            result = cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(source), 0)
-        elif self._plain_kernels(out) is not NULL and may_receive(out, source):
-            result = out
+            if kept > 0:
+                result = <cnp.ndarray> cnp.PyArray_EMPTY(kept, shape, cnp.PyArray_TYPE(source), 0)
+        elif is_place(out, source, kept, shape):
+            result = <cnp.ndarray> out
+            if not are_apart(result, source):
+                if which == LOGSUMEXP or not are_same(result, source):
+                    return None
+            if where is not None and not are_apart(result, where):
+                return None
         else:
             return None
 
         slices.x = cnp.PyArray_DATA(source)
-        slices.out = cnp.PyArray_DATA(result)
+        slices.out = &scalar if result is None else cnp.PyArray_DATA(result)
         slices.x_length = slices.out_length = slices.inner
         slices.x_outer = slices.length * slices.inner
         slices.out_outer = slices.inner if which == LOGSUMEXP else slices.x_outer
-        slices.temperature = NULL
+        slices.temperature = NULL if divisor == 1 else &divisor
+        slices.temperature_outer = slices.temperature_inner = 0
         slices.where = NULL
+        if where is not None and not begin_where(&slices, where, source):
+            return None
         launch(kernel(kernels, which), &slices, cnp.PyArray_ITEMSIZE(source))
-        return result[()] if cnp.PyArray_NDIM(result) == 0 else result
+        if result is None:
+            return cnp.PyArray_ToScalar(&scalar, source)
+        return result
 
 
 cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:
@@ -355,16 +414,97 @@ cdef bint is_plain(x) noexcept:
     )
 
 
-cdef bint may_receive(cnp.ndarray out, cnp.ndarray x) noexcept:
-    """Whether the plain array `out` fits x and is x's memory or disjoint from it."""
-    cdef const char *source = <const char *> cnp.PyArray_DATA(x)
-    cdef const char *target = <const char *> cnp.PyArray_DATA(out)
-    cdef Py_ssize_t nbytes = cnp.PyArray_NBYTES(x)
+cdef bint may_receive(out, cnp.ndarray x) noexcept:
+    """Whether out is a place for a result like the plain array x: x itself, or apart from it."""
+    return is_place(out, x, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)) and (
+        are_same(out, x) or are_apart(out, x)
+    )
+
+
+cdef bint is_place(out, cnp.ndarray x, int ndim, cnp.npy_intp *shape) noexcept:
+    """Whether out is a plain array to write to, of the dtype of x and this shape."""
+    cdef cnp.ndarray a
+    if not cnp.PyArray_CheckExact(out):
+        return False
+    a = <cnp.ndarray> out
     return (
-        cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISWRITEABLE(out)
-        and cnp.PyArray_SAMESHAPE(out, x)
-        and (source == target or source + nbytes <= target or target + nbytes <= source)
+        cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_ISCARRAY(a)
+        and cnp.PyArray_NDIM(a) == ndim
+        and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(a), shape, ndim)
+    )
+
+
+cdef bint are_same(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two contiguous arrays of one shape and dtype are the same memory."""
+    return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b)
+
+
+cdef bint are_apart(cnp.ndarray a, b) noexcept:
+    """Whether b is a contiguous array, and has no byte in common with another, a."""
+    cdef const char *of_a = <const char *> cnp.PyArray_DATA(a)
+    cdef const char *of_b
+    cdef cnp.ndarray other
+    if not cnp.PyArray_CheckExact(b):
+        return False
+    other = <cnp.ndarray> b
+    of_b = <const char *> cnp.PyArray_DATA(other)
+    return cnp.PyArray_ISCARRAY_RO(other) and (
+        of_a + cnp.PyArray_NBYTES(a) <= of_b or of_b + cnp.PyArray_NBYTES(other) <= of_a
+    )
+
+
+cdef int from_the_front(axis, int ndim) noexcept:
+    """An axis given as an int, counted from the front; -1 for any other."""
+    cdef int overflow
+    cdef long place
+    if type(axis) is not int:
+        return -1
+    place = PyLong_AsLongAndOverflow(axis, &overflow)
+    if place < 0:
+        place += ndim
+    return place if overflow == 0 and 0 <= place < ndim else -1
+
+
+cdef double as_divisor(temperature) noexcept:
+    """A temperature that is a number and that the kernels take; 0 for any other."""
+    cdef int overflow = 0
+    cdef double divisor = 0
+    if isinstance(temperature, float):
+        divisor = temperature
+    elif type(temperature) is int:
+        divisor = PyLong_AsLongAndOverflow(temperature, &overflow)
+    return divisor if overflow == 0 and 2.0**-60 <= divisor <= 2.0**60 else 0
+
+
+cdef bint is_dtype_of(dtype, cnp.ndarray x):
+    """Whether dtype stands for the dtype of x."""
+    try:
+        return cnp.dtype(dtype) is x.descr
+    except TypeError:
+        return False
+
+
+cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:
+    """Leave out elements of x; false if the mask is not plain, and of all of x or of each row."""
+    cdef cnp.ndarray mask
+    if not cnp.PyArray_CheckExact(where):
+        return False
+    mask = <cnp.ndarray> where
+    if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY_RO(mask):
+        return False
+    slices.where = <const unsigned char *> cnp.PyArray_DATA(mask)
+    slices.where_outer = slices.x_outer
+    slices.where_length = slices.x_length
+    slices.where_inner = 1
+    if cnp.PyArray_SAMESHAPE(mask, x):
+        return True
+    slices.where_outer = 0
+    return (
+        slices.inner == 1
+        and cnp.PyArray_NDIM(mask) == 1
+        and cnp.PyArray_DIM(mask, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+        and cnp.PyArray_DIM(mask, 0) == <cnp.npy_intp> slices.length
     )
 
 

@@ -16,13 +16,15 @@ class Front:
 
     def __init__(self, kernels: _backend.Kernels) -> None:
         self._kernels = kernels
+        self._compiled = frozenset(kernels.dtypes)
         self._fallback = _fallback.Kernels()
 
     def _kernels_for(
         self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
     ) -> _backend.Kernels:
         """The kernels that can work in this dtype and with these temperatures."""
-        is_compiled = work.name in self._kernels.dtypes and _is_moderate(temperature)
+        # The name of the type, as that of the dtype takes NumPy a microsecond.
+        is_compiled = work.type.__name__ in self._compiled and _is_moderate(temperature)
         return self._kernels if is_compiled else self._fallback
 
     def _work_dtype(
@@ -34,7 +36,7 @@ class Front:
         """The dtype of the arrays that a kernel takes to turn `natural` into `result`."""
         if natural == result and natural.itemsize == 2:
             native = natural.newbyteorder("=")
-            if native.name in self._kernels.dtypes and _is_moderate(temperature):
+            if native.type.__name__ in self._compiled and _is_moderate(temperature):
                 return native
         return _arguments.work_dtype(natural, result)
 
@@ -87,13 +89,15 @@ def copied(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
     return layout.elements(scratch)
 
 
-@np.errstate(all="ignore")
 def rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
     """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
-    if out is None:
-        return array_or_scalar(values.astype(dtype, copy=False))
-    np.copyto(out, values, casting="unsafe")
-    return out
+    if out is None and values.dtype == dtype:
+        return array_or_scalar(values)
+    with np.errstate(all="ignore"):
+        if out is None:
+            return array_or_scalar(values.astype(dtype))
+        np.copyto(out, values, casting="unsafe")
+        return out
 
 
 def array_or_scalar(result: Array) -> Any:
@@ -103,11 +107,12 @@ def array_or_scalar(result: Array) -> Any:
 def reduced_shape(
     shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool = False
 ) -> tuple[int, ...]:
-    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+    return tuple([1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes])
 
 
 def _is_moderate(temperature: NDArray[np.float64] | None) -> bool:
     """Whether the compiled kernels take these temperatures: products with them stay normal."""
     if temperature is None:
         return True
-    return bool(((temperature >= 2.0**-60) & (temperature <= 2.0**60)).all())
+    is_moderate = (temperature >= 2.0**-60) & (temperature <= 2.0**60)
+    return int(np.count_nonzero(is_moderate)) == is_moderate.size

@@ -16,12 +16,14 @@ from fastsoftmax._losses import Losses
 
 Array = NDArray[Any]
 
-# The default temperature: to recognise this very number is quicker than to compare.
-_ONE = 1.0
-
 
 class Functions(Decisions, Losses):
     """The public functions on one backend."""
+
+    def __init__(self, kernels: _backend.Kernels) -> None:
+        super().__init__(kernels)
+        for general in (self.softmax, self.log_softmax, self.logsumexp):
+            setattr(self, general.__name__, kernels.quick(general))
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # The package's own functions are those of the place where they are unpickled.
@@ -33,7 +35,7 @@ class Functions(Decisions, Losses):
         axis: Any = None,
         *,
         where: ArrayLike | None = None,
-        temperature: ArrayLike = _ONE,
+        temperature: ArrayLike = 1.0,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
         workers: int | None = None,
@@ -125,10 +127,6 @@ class Functions(Decisions, Losses):
                 return self.softmax(
                     x, axis, where=where, temperature=temperature, dtype=dtype, out=out
                 )
-        if where is None and dtype is None and (temperature is _ONE or _is_one(temperature)):
-            result = self._kernels.softmax_lane(x, axis, out)
-            if result is not None:
-                return result
         return self._map("softmax", x, axis, where, temperature, dtype, out)
 
     def log_softmax(
@@ -137,7 +135,7 @@ class Functions(Decisions, Losses):
         axis: Any = None,
         *,
         where: ArrayLike | None = None,
-        temperature: ArrayLike = _ONE,
+        temperature: ArrayLike = 1.0,
         dtype: DTypeLike | None = None,
         out: Array | None = None,
         workers: int | None = None,
@@ -218,10 +216,6 @@ class Functions(Decisions, Losses):
                 return self.log_softmax(
                     x, axis, where=where, temperature=temperature, dtype=dtype, out=out
                 )
-        if where is None and dtype is None and (temperature is _ONE or _is_one(temperature)):
-            result = self._kernels.log_softmax_lane(x, axis, out)
-            if result is not None:
-                return result
         return self._map("log_softmax", x, axis, where, temperature, dtype, out)
 
     def logsumexp(
@@ -323,16 +317,6 @@ class Functions(Decisions, Losses):
                 return self.logsumexp(
                     a, axis, b, keepdims, return_sign, where=where, dtype=dtype, out=out
                 )
-        if (
-            b is None
-            and where is None
-            and dtype is None
-            and out is None
-            and not (keepdims or return_sign)
-        ):
-            result = self._kernels.logsumexp_lane(a, axis)
-            if result is not None:
-                return result
         return self._reduce(a, axis, b, keepdims, return_sign, where, dtype, out)
 
     def softmax_logsumexp(
@@ -523,10 +507,6 @@ def _log_sum_shape(
     if keepdims and not shape:
         return (1,)  # as SciPy has it
     return reduced_shape(shape, axes, keepdims)
-
-
-def _is_one(temperature: ArrayLike) -> bool:
-    return type(temperature) is float and temperature == 1.0
 
 
 def _weighted_log_sum(

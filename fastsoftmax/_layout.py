@@ -16,16 +16,25 @@ class Layout:
 
     def __init__(self, array: NDArray[Any], axes: tuple[int, ...]) -> None:
         size, strides = array.shape, array.strides
-        # Axes of size one have strides that mean nothing, and are put where they disturb nothing.
-        order = sorted(range(array.ndim), key=lambda i: (size[i] != 1, -abs(strides[i])))
-        end = max((order.index(i) + 1 for i in axes), default=0)
-        outer = [i for i in order[:end] if i not in axes]
-        reduced = [i for i in order if i in axes]
-        inner = order[end:]
+        order = list(range(len(size)))
+        if 1 in size or not array.flags.c_contiguous:
+            # Axes of size one have strides that mean nothing, and are put where they disturb
+            # nothing.
+            order.sort(key=lambda i: (size[i] != 1, -abs(strides[i])))
+        outer: list[int] = []
+        reduced: list[int] = []
+        inner: list[int] = []
+        for i in order:
+            if i in axes:
+                reduced.append(i)
+                outer += inner
+                inner = []
+            else:
+                inner.append(i)
         self._order = (*outer, *reduced, *inner)
         self._shape = size
         self._axes = axes
-        self.shape = tuple(math.prod(size[i] for i in group) for group in (outer, reduced, inner))
+        self.shape = tuple([math.prod([size[i] for i in g]) for g in (outer, reduced, inner)])
 
     def view(self, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """`array` as kernels for this dtype take it, in its own memory; None if that cannot be."""
@@ -39,8 +48,7 @@ class Layout:
 
     def scratch(self, dtype: DTypeLike) -> NDArray[Any]:
         """A new array of the same shape, laid out so that `view` succeeds."""
-        memory = np.empty([self._shape[i] for i in self._order], dtype)
-        return memory.transpose(np.argsort(self._order))
+        return self._in_order_of_array(np.empty([self._shape[i] for i in self._order], dtype))
 
     def elements(self, array: NDArray[Any]) -> NDArray[Any]:
         """`array`, of the full shape, as (outer, length, inner); a copy if need be."""
@@ -58,7 +66,10 @@ class Layout:
     def from_elements(self, values: NDArray[Any], length: int) -> NDArray[Any]:
         """The inverse of `elements`, where the one reduced axis now has this length."""
         sizes = [length if i in self._axes else self._shape[i] for i in self._order]
-        return values.reshape(sizes).transpose(np.argsort(self._order))
+        return self._in_order_of_array(values.reshape(sizes))
+
+    def _in_order_of_array(self, transposed: NDArray[Any]) -> NDArray[Any]:
+        return transposed.transpose([self._order.index(i) for i in range(len(self._order))])
 
 
 def _has_kernel_strides(view: NDArray[Any]) -> bool:

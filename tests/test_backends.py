@@ -160,7 +160,21 @@ def test_importing_the_package_imports_numpy_and_nothing_else():
 
 MEMORY = np.arange(12.0)
 PLAIN = np.arange(12.0).reshape(3, 4)
-LANES = ("softmax_lane", "log_softmax_lane")
+MAPS = ("softmax", "log_softmax")
+ALL = (*MAPS, "logsumexp")
+
+LEFT = object()
+
+
+def quick(kernels, function):
+    """A public function with its quick way alone, which gives LEFT for what it does not take."""
+
+    def general(*arguments, **options):
+        return LEFT
+
+    general.__name__ = function
+    return kernels.quick(general)
+
 
 NOT_PLAIN = {
     "a list": ([1.0, 2.0], -1, None),
@@ -196,38 +210,167 @@ NOT_PLAIN = {
 def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
     x, axis, out = NOT_PLAIN[case]
     before = None if out is None else np.array(out)
-    for lane in LANES:
-        assert getattr(kernels, lane)(x, axis, out) is None
+    for function in MAPS:
+        assert quick(kernels, function)(x, axis, out=out) is LEFT
     grad = PLAIN if out is None else np.ones_like(PLAIN)
     assert kernels.softmax_backward_lane(grad, x, axis, out) is None
     assert kernels.log_softmax_backward_lane(grad, x, axis, out) is None
     if out is None:
         labels = np.zeros(3, np.int64)
-        assert kernels.logsumexp_lane(x, axis) is None
+        assert quick(kernels, "logsumexp")(x, axis) is LEFT
         assert kernels.predict_lane(x, axis, True) is None
         assert kernels.cross_entropy_lane(x, labels, axis, -100, 0.0, "mean", False) is None
     else:
         np.testing.assert_array_equal(out, before)
 
 
+MASK = PLAIN > 3
+NOT_QUICK = {
+    "a mask that is a list": (ALL, {"where": MASK.tolist()}),
+    "a mask of integers": (ALL, {"where": MASK.astype(np.int8)}),
+    "a mask in Fortran order": (ALL, {"where": np.asfortranarray(MASK)}),
+    "a mask that is not contiguous": (ALL, {"where": np.repeat(MASK, 2, 1)[:, ::2]}),
+    "a mask of a subclass": (ALL, {"where": np.ma.array(MASK)}),
+    "a mask of another shape": (ALL, {"where": MASK[:2]}),
+    "a mask of the same size": (ALL, {"where": MASK.reshape(4, 3)}),
+    "a mask for columns": (ALL, {"where": MASK[:, :1].copy()}),
+    "a mask for several rows, of all": (ALL, {"axis": None, "where": MASK[0]}),
+    "a flat mask": (ALL, {"axis": None, "where": MASK.reshape(-1)}),
+    "a mask for the other axis": (ALL, {"axis": 0, "where": MASK[0]}),
+    "a mask of more dimensions": (ALL, {"where": MASK[np.newaxis]}),
+    "a dtype of its own": (ALL, {"dtype": np.float16}),
+    "the other byte order": (ALL, {"dtype": PLAIN.dtype.newbyteorder()}),
+    "a dtype that there is not": (ALL, {"dtype": "float31"}),
+    "workers": (ALL, {"workers": 1}),
+    "temperatures": (MAPS, {"temperature": np.array([[1.0], [2.0], [3.0]])}),
+    "a temperature in an array": (MAPS, {"temperature": np.array(2.0)}),
+    "a temperature that is a bool": (MAPS, {"temperature": True}),
+    "a temperature that is a string": (MAPS, {"temperature": "2"}),
+    "no temperature": (MAPS, {"temperature": None}),
+    "a temperature of zero": (MAPS, {"temperature": 0}),
+    "a negative temperature": (MAPS, {"temperature": -2.0}),
+    "a temperature that is NaN": (MAPS, {"temperature": np.nan}),
+    "an infinite temperature": (MAPS, {"temperature": np.inf}),
+    "a minute temperature": (MAPS, {"temperature": 2.0**-61}),
+    "a huge temperature": (MAPS, {"temperature": 2.0**61}),
+    "a whole number larger than any temperature": (MAPS, {"temperature": 10**400}),
+    "weights": (("logsumexp",), {"b": 1.0}),
+    "the sign": (("logsumexp",), {"return_sign": True}),
+    "keepdims that is no bool": (("logsumexp",), {"keepdims": 1}),
+    "no axis kept, but room for it": (("logsumexp",), {"out": np.zeros((3, 1))}),
+    "an axis kept, but no room for it": (("logsumexp",), {"keepdims": True, "out": np.zeros(3)}),
+    "room for another axis": (("logsumexp",), {"out": np.zeros(4)}),
+    "room of another dtype": (("logsumexp",), {"out": np.zeros(3, np.float32)}),
+    "room in another byte order": (
+        ("logsumexp",),
+        {"out": np.zeros(3, PLAIN.dtype.newbyteorder())},
+    ),
+    "room that is not contiguous": (("logsumexp",), {"out": np.zeros(6)[::2]}),
+    "read-only room": (("logsumexp",), {"out": np.broadcast_to(np.zeros(3), (3,))}),
+    "room in a list": (("logsumexp",), {"out": [0.0] * 3}),
+    "room in a subclass": (("logsumexp",), {"out": np.ma.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("case", NOT_QUICK)
+def test_the_quick_way_leaves_options_that_are_not_plain(kernels, case):
+    functions, options = NOT_QUICK[case]
+    before = None if "out" not in options else np.array(options["out"])
+    for function in functions:
+        assert quick(kernels, function)(PLAIN, **{"axis": -1, **options}) is LEFT
+    if before is not None:
+        np.testing.assert_array_equal(options["out"], before)
+
+
+def test_the_quick_way_leaves_results_in_the_memory_of_an_argument(kernels):
+    x = np.ones((3, 4))
+    for out in (x[0, :3], x.reshape(-1)[-3:]):
+        assert quick(kernels, "logsumexp")(x, -1, out=out) is LEFT
+    np.testing.assert_array_equal(x, np.ones((3, 4)))
+    row = np.ones((1, 1))
+    assert quick(kernels, "logsumexp")(row, -1, keepdims=True, out=row) is LEFT
+    for out in (np.ones((3, 4)), np.ones(3)):
+        where = out.view(bool).reshape(-1)[1:13].reshape(3, 4)
+        for function in MAPS if out.ndim == 2 else ("logsumexp",):
+            assert quick(kernels, function)(PLAIN, -1, where=where, out=out) is LEFT
+        np.testing.assert_array_equal(out, np.ones_like(out))
+
+
+def the_general_way(kernels, function, *arguments, **options):
+    return getattr(Functions, function)(Functions(kernels), *arguments, **options)
+
+
+def plain_options(x, axis):
+    """Options that the quick way takes."""
+    yield {}
+    masks = [np.random.default_rng(1).random(x.shape) < 0.7, np.zeros(x.shape, bool)]
+    if (axis is None and x.ndim == 1) or axis in (-1, x.ndim - 1):
+        masks.append(masks[0].reshape(-1)[: x.shape[-1]].copy())
+    for where in masks:
+        yield {"where": where}
+    for dtype in (x.dtype, x.dtype.type, x.dtype.name):
+        yield {"dtype": dtype}
+    for temperature in (1, 1.0, np.float64(1), 3, 0.3, np.float64(7), 2.0**-60, 2**60):
+        yield {"temperature": temperature}
+    yield {"temperature": 0.3, "where": masks[0], "dtype": x.dtype}
+
+
 @pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
 @pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_compiled_lane_takes_what_is_plain(name, dtype):
+@pytest.mark.parametrize("shape", [(1,), (40,), (3, 4), (1, 5), (5, 1), (2, 30, 2), (3, 1, 40)])
+def test_the_quick_way_gives_what_the_general_way_gives(name, shape):
     kernels = _backend.get(name)
-    for x in (PLAIN, PLAIN[0], PLAIN.reshape(2, 3, 2)):
-        x = x.astype(dtype)
-        x.flags.writeable = False
-        for axis in (None, *range(-x.ndim, x.ndim)):
-            for lane in LANES:
-                assert type(getattr(kernels, lane)(x, axis, None)) is np.ndarray
-                for out in (np.zeros_like(x), x.copy()):
-                    assert getattr(kernels, lane)(x, axis, out) is out
-            got = kernels.logsumexp_lane(x, axis)
-            shape = np.sum(x, axis).shape
-            assert type(got) is (np.ndarray if shape else dtype)
-            assert got.shape == shape
-            assert got.dtype == dtype
+    rng = np.random.default_rng(0)
+    ordinary = rng.normal(0.0, 5.0, shape)
+    special = np.where(
+        rng.random(shape) < 0.3, rng.choice([np.nan, np.inf, -np.inf], shape), ordinary
+    )
+    for dtype in sorted({*kernels.dtypes} - {"bfloat16"}):
+        for x in (ordinary.astype(dtype), special.astype(dtype)):
+            x.flags.writeable = False
+            for axis in (None, *range(-x.ndim, x.ndim)):
+                for options in plain_options(x, axis):
+                    assert_same_in_any_place(kernels, x, axis, options)
+
+
+def assert_same_in_any_place(kernels, x, axis, options):
+    for function in MAPS:
+        wanted = the_general_way(kernels, function, x, axis, **options)
+        got = quick(kernels, function)(x, axis, **options)
+        assert type(got) is np.ndarray
+        assert_identical(got, wanted)
+        for out in (np.zeros_like(x), x.copy()):
+            assert quick(kernels, function)(x, axis, **options, out=out) is out
+            assert_identical(out, wanted)
+        out = x.copy()
+        assert quick(kernels, function)(out, axis, **options, out=out) is out
+        assert_identical(out, wanted)
+    if "temperature" in options:
+        return
+    for keepdims in (False, True):
+        wanted = the_general_way(kernels, "logsumexp", x, axis, keepdims=keepdims, **options)
+        got = quick(kernels, "logsumexp")(x, axis, keepdims=keepdims, **options)
+        assert type(got) is type(wanted)
+        assert_identical(got, wanted)
+        out = np.zeros(wanted.shape, x.dtype)
+        assert quick(kernels, "logsumexp")(x, axis, None, keepdims, **options, out=out) is out
+        assert_identical(out, wanted)
+
+
+def assert_identical(got, wanted):
+    assert got.shape == wanted.shape
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_functions_show_what_they_take_and_what_they_do(api):
+    for function in ALL:
+        method = getattr(Functions, function)
+        shown = getattr(api, function)
+        assert shown.__name__ == function
+        assert shown.__doc__ == method.__doc__
+        assert inspect.signature(shown) == inspect.signature(method.__get__(api))
+        assert inspect.isroutine(shown)
 
 
 LABELS = np.array([0, 3, 1])
