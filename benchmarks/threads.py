@@ -1,8 +1,9 @@
-"""What a second thread gains, and from what size on: the figures of docs/threading.md.
+"""What a second thread gains, from what size on, and beside peers: figures of docs/threading.md.
 
     python benchmarks/threads.py [--workers N] [--rounds N] [--record]
 
-One worker and several take turns. Needs a C compiler (CC, or cc) that has OpenMP: the sizes are
+One worker and several take turns. Peers have processes of their own, since thread pools that wait
+for work disturb each other. Needs a C compiler (CC, or cc) that has OpenMP: the sizes are
 tried on a copy of the C library that shares out work of any size.
 """
 
@@ -10,25 +11,30 @@ import argparse
 import ctypes
 import functools
 import math
+import multiprocessing
 import os
 import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastsoftmax
+import peers
 import record
+from contestants import contestants
+from fastsoftmax import _backend
 from fastsoftmax._selfcheck import DTYPES, FUNCTIONS
-from fastsoftmax._timing import Work, settle_allocator
+from fastsoftmax._timing import Work, measure, settle_allocator
 from peers import result_array
 
-FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-pthread", "-fopenmp")  # those of setup.py
+# Those of setup.py.
+FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-pthread", "-fopenmp")
 
 SIZES = tuple(2**exponent for exponent in range(14, 22))
 
@@ -56,6 +62,8 @@ class Slices(ctypes.Structure):
         *((f"temperature_{name}", ctypes.c_ssize_t) for name in ("outer", "inner")),
         ("where", ctypes.c_void_p),
         *((f"where_{name}", ctypes.c_ssize_t) for name in ("outer", "length", "inner")),
+        ("each", ctypes.c_void_p),
+        ("team", ctypes.c_void_p),
     )
 
 
@@ -157,6 +165,36 @@ def speed_ups(workers: int, rounds: int) -> Iterator[list[str]]:
             yield [f"copy {dtype} {shape}", *cells(turns(copying(x, workers), calls))]
 
 
+def medians(name: str, works: Sequence[Work], workers: int) -> list[float]:
+    """The median times of one contestant, which has this process for itself."""
+    contestant = contestants(workers)[name]
+    with fastsoftmax.set_workers(workers):
+        return [measure({name: contestant}, work, seconds=0.4).seconds[name] for work in works]
+
+
+def beside_peers(workers: int) -> Iterator[list[str]]:
+    """Times of us and of the peers with as many threads, and our share of the faster peer's."""
+    works = [
+        Work(name, "float32", shape, axis)
+        for shape, axis in SHAPES
+        if math.prod(shape) < 10_000_000
+        for name in FUNCTIONS
+    ]
+    ours = f"fastsoftmax-{_backend.available()[0]}"
+    names = [ours, *(peer for peer in ("pytorch", "onnxruntime") if peer in peers.installed(1))]
+    rounds: dict[str, list[list[float]]] = {name: [] for name in names}
+    for _ in range(3):
+        for name in names:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                rounds[name].append(process.submit(medians, name, works, workers).result())
+    times = {name: np.median(rounds[name], axis=0) for name in names}
+    yield ["work", *(f"{name} µs" for name in names), "ratio"]
+    for k, work in enumerate(works):
+        taken = [times[name][k] for name in names]
+        ratio = f"{taken[0] / min(taken[1:]):.2f}" if taken[1:] else "–"
+        yield [str(work), *(f"{time * 1e6:.0f}" for time in taken), ratio]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2, help="compared with one (2)")
@@ -169,6 +207,7 @@ def main() -> None:
     tables = {
         "thresholds": thresholds(options.workers, options.rounds),
         "speed-ups": speed_ups(options.workers, options.rounds),
+        "peers": beside_peers(options.workers),
     }
     for block, rows in tables.items():
         lines = list(record.markdown(rows))
