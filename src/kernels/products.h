@@ -12,6 +12,11 @@ FSM_INLINE doubles wide_load_or_0(const storage *x, size_t i, size_t width) {
   return d;
 }
 
+FSM_INLINE doubles doubles_add(doubles a, doubles b) {
+  for (int p = 0; p < PARTS; p++) a.part[p] = d_add(a.part[p], b.part[p]);
+  return a;
+}
+
 #ifdef FSM_REAL_DOUBLE
 
 typedef dvec_pair sums;
@@ -31,6 +36,13 @@ FSM_INLINE sums sums_add_products(sums sum, doubles a, doubles b) {
   return sums_add_pair(sum, product, rest);
 }
 
+/* Add the products, which are not negative, of two vectors each. They are added in real: that costs
+ * the sum a unit in its last place at most. */
+FSM_INLINE sums sums_add_two(sums sum, const doubles a[2], const doubles b[2]) {
+  dvec first = d_mul(a[0].part[0], b[0].part[0]);
+  return sums_add(sum, (doubles){{d_fma(a[1].part[0], b[1].part[0], first)}});
+}
+
 /* The sum of the lanes of all `count`, as hi + lo. */
 FSM_INLINE void sums_reduce(const sums *lanes, size_t count, double sum[2]) {
   sum[0] = sum[1] = 0;
@@ -48,13 +60,15 @@ typedef doubles sums;
 
 FSM_INLINE sums sums_zero(void) { return doubles_set1(0); }
 
-FSM_INLINE sums sums_add(sums sum, doubles a) {
-  for (int p = 0; p < PARTS; p++) sum.part[p] = d_add(sum.part[p], a.part[p]);
-  return sum;
-}
+FSM_INLINE sums sums_add(sums sum, doubles a) { return doubles_add(sum, a); }
 
 FSM_INLINE sums sums_add_products(sums sum, doubles a, doubles b) {
   for (int p = 0; p < PARTS; p++) sum.part[p] = d_fma(a.part[p], b.part[p], sum.part[p]);
+  return sum;
+}
+
+FSM_INLINE sums sums_add_two(sums sum, const doubles a[2], const doubles b[2]) {
+  for (size_t k = 0; k < 2; k++) sum = sums_add_products(sum, a[k], b[k]);
   return sum;
 }
 
