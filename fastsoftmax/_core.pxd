@@ -1,4 +1,6 @@
 cdef extern from "fastsoftmax.h":
+    ctypedef void fsm_each(void *, void *, void *, int) noexcept nogil
+
     ctypedef struct fsm_slices:
         size_t outer, length, inner
         const void *x
@@ -9,6 +11,7 @@ cdef extern from "fastsoftmax.h":
         ptrdiff_t temperature_outer, temperature_inner
         const unsigned char *where
         ptrdiff_t where_outer, where_length, where_inner
+        fsm_each *each
 
     ctypedef void fsm_kernel(const fsm_slices *) noexcept nogil
 

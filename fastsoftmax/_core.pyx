@@ -479,9 +479,10 @@ cdef run(
     launch(kernel, &slices, sizeof(real))
 
 
-cdef int launch(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize) except -1:
+cdef int launch(fsm_kernel *kernel, fsm_slices *slices, size_t itemsize) except -1:
     cdef size_t size = slices.outer * slices.length * slices.inner
     cdef int workers
+    slices.each = NULL
     if size < RELEASE_FROM:
         kernel(slices)
     elif size < 2 * FSM_SHARE:

@@ -5,12 +5,19 @@
 
 #include "isa/x86.h"
 
+#ifdef FSM_CACHE_SIZES /* what tests say instead */
+fsm_cache_sizes fsm_cpu_cache_sizes(void) { return (fsm_cache_sizes)FSM_CACHE_SIZES; }
+#endif
+
 #ifdef FSM_X86
 
 #if defined(_MSC_VER)
 #include <intrin.h>
+typedef volatile size_t shared_size; /* whose accesses are ordered, in its compiler */
 #else
 #include <cpuid.h>
+#include <stdatomic.h>
+typedef atomic_size_t shared_size;
 #endif
 
 typedef struct {
@@ -74,9 +81,11 @@ bool fsm_cpu_has_avx512(void) {
                  LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL);
 }
 
+#ifndef FSM_CACHE_SIZES
+
 /* Intel describes its caches in leaf 4, AMD in leaf 0x8000001D, in the same words (AMD64 APM,
  * volume 3, appendix E.4.15). */
-fsm_cache_sizes fsm_cpu_cache_sizes(void) {
+static fsm_cache_sizes ask_for_cache_sizes(void) {
   enum { NO_CACHE = 0, INSTRUCTION_CACHE = 2, MOST_CACHES = 8 };
   fsm_cache_sizes sizes = {0, 0};
   uint32_t leaf = (cpuid(4).eax & 31) == NO_CACHE ? 0x8000001D : 4;
@@ -93,12 +102,25 @@ fsm_cache_sizes fsm_cpu_cache_sizes(void) {
   return sizes;
 }
 
+/* The answer is the same for every thread that asks; whichever comes first keeps it. */
+fsm_cache_sizes fsm_cpu_cache_sizes(void) {
+  static shared_size asked, second, last;
+  if (!asked) {
+    fsm_cache_sizes sizes = ask_for_cache_sizes();
+    second = sizes.second;
+    last = sizes.last;
+    asked = 1;
+  }
+  return (fsm_cache_sizes){second, last};
+}
+
+#endif
+
 #else
 
-fsm_cache_sizes fsm_cpu_cache_sizes(void) {
-  fsm_cache_sizes unknown = {0, 0};
-  return unknown;
-}
+#ifndef FSM_CACHE_SIZES
+fsm_cache_sizes fsm_cpu_cache_sizes(void) { return (fsm_cache_sizes){0, 0}; }
+#endif
 bool fsm_cpu_has_avx512(void) { return false; }
 bool fsm_cpu_has_avx2(void) { return false; }
 

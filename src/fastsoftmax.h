@@ -14,6 +14,16 @@
 extern "C" {
 #endif
 
+/* The k-th of the tasks that some work consists of, in the thread of that number; 0 is the caller.
+ */
+typedef void fsm_task(void *work, int k, int thread);
+
+/* Do all tasks, in any order, in the threads of a team; return when all are done. */
+typedef void fsm_each(void *team, fsm_task *task, void *work, int tasks);
+
+/* Elements from which a row that is contiguous is worked on in parts. */
+enum { FSM_LONG = 1 << 17 };
+
 /* An array of shape (outer, length, inner), normalised along its middle axis. Strides count
  * elements.
  *
@@ -31,6 +41,8 @@ typedef struct {
   const unsigned char
       *where; /* NULL for all; otherwise 1 where an element takes part and 0 elsewhere */
   ptrdiff_t where_outer, where_length, where_inner;
+  fsm_each *each; /* does the parts of long rows; NULL for the calling thread alone */
+  void *team;
 } fsm_slices;
 
 typedef void fsm_kernel(const fsm_slices *slices);

@@ -92,7 +92,7 @@ static void cut(division *d, int threads) {
     cut_inner(d, larger(parts, smaller(most, d->inner / TILE)));
 }
 
-static void run_part(const void *work, int k, int thread) {
+static void run_part(void *work, int k, int thread) {
   const division *d = work;
   size_t from = begin(d, k), count = begin(d, k + 1) - from;
   block part = {0, d->outer, 0, d->inner};
@@ -150,7 +150,29 @@ static void run_slices(const void *work, const block *part, void *unused) {
   w->kernel(&some);
 }
 
+static void each_in_team(void *team, fsm_task *task, void *work, int tasks) {
+  fsm_do_all(task, work, tasks, *(const int *)team);
+}
+
+/* Rows that are long and too few for even shares: the threads do one after another, together. */
+static bool run_long_rows(fsm_kernel *kernel, const fsm_slices *slices, int workers) {
+  if (slices->inner > 1 || slices->length < FSM_LONG) return false;
+  /* They meet after each pass, so each needs the more to do. */
+  size_t shares = slices->outer * slices->length / (2 * FSM_SHARE);
+  int threads = fsm_enter((int)smaller(shares, (size_t)workers));
+  bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads;
+  if (is_for_team) {
+    fsm_slices rows = *slices;
+    rows.each = each_in_team;
+    rows.team = &threads;
+    kernel(&rows);
+  }
+  fsm_leave(threads);
+  return is_for_team;
+}
+
 void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers) {
+  if (run_long_rows(kernel, slices, workers)) return;
   slices_work w = {kernel, slices, itemsize};
   division d = {
       .outer = slices->outer,

@@ -36,7 +36,7 @@ static int thread_number(void) {
 #endif
 }
 
-void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
+void fsm_do_all(fsm_task *task, void *work, int tasks, int threads) {
   (void)threads; /* unused without OpenMP */
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -59,7 +59,7 @@ void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
 /* A call that wants help. It lives on the stack of its caller. */
 typedef struct job {
   fsm_task *task;
-  const void *work;
+  void *work;
   int tasks;
   atomic_int next;         /* task that nobody has taken */
   int wanted;              /* threads that may still come */
@@ -222,7 +222,7 @@ static void dismiss(job *j) {
   pthread_mutex_unlock(&lock);
 }
 
-void fsm_do_all(fsm_task *task, const void *work, int tasks, int threads) {
+void fsm_do_all(fsm_task *task, void *work, int tasks, int threads) {
   job j = {.task = task, .work = work, .tasks = tasks, .wanted = threads - 1};
   atomic_init(&j.next, 0);
   atomic_init(&j.helping, 0);

@@ -127,7 +127,7 @@ FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
 }
 
 /* The part of one class. */
-static double part_of(const parts *q, size_t i) {
+static double class_part(const parts *q, size_t i) {
   double target = q->s->other ? (double)q->s->other[i] : i == q->label;
   double weight = weight_of(q->s->call, i), kept[2];
   multiply(target, q->keep[0], kept);
@@ -141,7 +141,7 @@ static double nonfinite_loss(const parts *q, const known *n) {
   const line *x = &q->s->x;
   double loss = 0;
   for (size_t i = 0; i < x->length; i++) {
-    double part = part_of(q, i);
+    double part = class_part(q, i);
     if (part != 0) loss += part * (((double)n->max - (double)x->x[i]) + n->log);
   }
   return loss;
@@ -218,7 +218,7 @@ static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
   const line *x = &q->s->x;
   size_t length = x->length, i = 0;
   bool has_largest = largest < length;
-  parts_sum p = {.largest = largest, .own = has_largest ? part_of(q, largest) : 0};
+  parts_sum p = {.largest = largest, .own = has_largest ? class_part(q, largest) : 0};
   double distance[2], at_label = 0;
   if (!q->s->other && !q->weight) { /* but for the label all have the same part */
     double spread = q->spread[0], sum[2], others = (double)(length - has_largest);
@@ -276,7 +276,7 @@ static void gradient_of_parts(const parts *q, const known *n, const parts_sum *s
   for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, sum, i, LANES);
   if (i < length) parts_gradient_at(q, n, sum, i, length - i);
   if (q->label < length) {
-    double part = part_of(q, q->label), other_parts = (sum->all[0] - part) + sum->all[1];
+    double part = class_part(q, q->label), other_parts = (sum->all[0] - part) + sum->all[1];
     s->out[q->label] = (storage)(fma(share, other_parts, -part * (1 - share)) * s->call->scale);
   }
   if (sum->largest >= length) return;

@@ -115,7 +115,7 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
     return sum;
   }
   for (; i + block <= length; i += block) add_terms(&sum, p, i, BLOCK, true, flags);
-  for (; BLOCK > LAST_BLOCK && i + last <= length; i += last)
+  for (; block > last && i + last <= length; i += last)
     add_terms(&sum, p, i, LAST_BLOCK, true, flags);
   if (i < length) add_terms(&sum, p, i, LAST_BLOCK, false, flags);
   return sum;
@@ -206,8 +206,8 @@ enum {
 };
 
 static inline size_t rows_in_group(size_t length) {
-  size_t block = BLOCK * LANES, padded = (length + block - 1) / block * block;
-  size_t size = KEEPS_TERMS ? length : padded, count = SCRATCH / (size > 0 ? size : 1);
+  size_t block = BLOCK * LANES, step = KEEPS_TERMS ? length : (length + block - 1) / block * block;
+  size_t count = step > 0 ? SCRATCH / step : LANES;
   return count > LANES ? LANES : count < 1 ? 1 : count;
 }
 
@@ -355,6 +355,12 @@ FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, 
   line_store(s, out, i, width, y, -(real)INFINITY, masked);
 }
 
+FSM_INLINE void log_row(const line *s, storage *out, const log_frame *f, const bool masked) {
+  size_t i = 0;
+  for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, f, masked);
+  if (i < s->length) log_vector(s, out, i, s->length - i, f, masked);
+}
+
 FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
   log_frame frame = log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, masked));
   real inverse[2][LANES], minus_log_sum[LANES];
@@ -363,14 +369,11 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
   v_store_real(minus_log_sum, frame.minus_log_sum);
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
-    storage *out = group_out(g, k);
     log_frame f = {v_set1(g->max[k]),
                    {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
                    v_set1(minus_log_sum[k])};
     look_ahead(g, k, masked);
-    size_t i = 0;
-    for (; i + LANES <= row.length; i += LANES) log_vector(&row, out, i, LANES, &f, masked);
-    if (i < row.length) log_vector(&row, out, i, row.length - i, &f, masked);
+    log_row(&row, group_out(g, k), &f, masked);
   }
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/columns.h"
 #include "kernels/short_rows.h"
 #include "kernels/stream.h"
+#include "kernels/long_rows.h"
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64
 #include "kernels/calls.h"
 #include "kernels/products.h"
@@ -22,9 +23,11 @@
 
 /* One kernel for each regime. */
 FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
-                          fsm_kernel *columns) {
+                          fsm_kernel *long_rows, fsm_kernel *columns) {
   if (s->inner > 1)
     columns(s);
+  else if (s->length >= FSM_LONG)
+    long_rows(s);
   else if (LANES > 1 && s->length <= SHORT && s->outer > 1)
     short_rows(s);
   else
@@ -33,13 +36,14 @@ FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *sho
 
 static void softmax(const fsm_slices *s) {
   if (s->inner == 1 && softmax_streams(s)) return;
-  by_regime(s, softmax_rows, softmax_short_rows, softmax_columns);
+  by_regime(s, softmax_rows, softmax_short_rows, softmax_long_rows, softmax_columns);
 }
 static void log_softmax(const fsm_slices *s) {
-  by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_columns);
+  by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_long_rows,
+            log_softmax_columns);
 }
 static void logsumexp(const fsm_slices *s) {
-  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_columns);
+  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_long_rows, logsumexp_columns);
 }
 
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64

@@ -1,0 +1,262 @@
+/* Rows of FSM_LONG elements or more: inner == 1.
+ *
+ * They are worked on in parts, which threads may share. How a row is cut depends on its length
+ * alone, and the sums of its parts are added in their order, so the result is the same whoever does
+ * them.
+ *
+ * The passes are those of rows.h, except for a softmax of floats that the caches do not keep:
+ * there, each part is summed in a frame of its own, while it is in the second-level cache, and the
+ * terms are found again when the sum is known. Memory touched per element: two reads, and one write
+ * past the caches. */
+#ifndef FSM_KERNELS_LONG_ROWS_H
+#define FSM_KERNELS_LONG_ROWS_H
+
+#include "cpu.h"
+
+enum { MOST_PARTS = 1024, SHORTEST_PART = 1 << 14 };
+
+/* A row, and what is known of it and of its parts. */
+typedef struct {
+  const fsm_slices *slices;
+  line x;
+  storage *out;
+  size_t part_length; /* the last part may be shorter */
+  int parts;
+  tempering t;
+  vec max;
+  exp_frame frame;
+  vec_pair scale;
+  log_frame log;
+  struct {
+    real max;
+    double ties, sum[2]; /* of terms, without ties for a logarithm */
+    double n, origin;    /* of a frame of its own: 2^n is what its terms lack, besides the origin */
+  } part[MOST_PARTS];
+} long_row;
+
+static line part_of(const long_row *r, int k) {
+  size_t from = (size_t)k * r->part_length, left = r->x.length - from;
+  line part = r->x;
+  part.x += from;
+  if (part.where) part.where += (ptrdiff_t)from * part.where_stride;
+  part.length = left < r->part_length ? left : r->part_length;
+  return part;
+}
+
+/* (Frames are copied by those who use them: for all the compiler knows, what is stored to `out`
+ * could change them.) */
+static storage *out_of_part(const long_row *r, int k) {
+  return r->out + (size_t)k * r->part_length;
+}
+
+static void for_each_part(long_row *r, fsm_task *task) {
+  if (r->slices->each)
+    r->slices->each(r->slices->team, task, r, r->parts);
+  else
+    for (int k = 0; k < r->parts; k++) task(r, k, 0);
+}
+
+static void find_max_of_part(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  r->part[k].max = x.where ? row_max(&x, true) : row_max(&x, false);
+}
+
+/* Given those of the parts, the maximum, and the frame. */
+static void know_max(long_row *r) {
+  real max = r->part[0].max;
+  for (int k = 1; k < r->parts; k++)
+    if (r->part[k].max > max) max = r->part[k].max;
+  r->max = v_set1(max);
+  r->frame = frame_of(r->max, &r->t);
+}
+
+FSM_INLINE void sum_part(long_row *r, int k, const bool stores, const bool splits) {
+  line x = part_of(r, k);
+  exp_frame f = r->frame;
+  term_pass p = {&x, &f, r->max, stores ? out_of_part(r, k) : NULL, NULL, &x};
+  row_sum sum;
+  if (x.where)
+    sum = sum_of_row(
+        &p, (term_flags){.masked = true, .shifted = true, .stores = stores, .splits = splits});
+  else if (v_first(f.origin) != 0)
+    sum = sum_of_row(&p, (term_flags){.shifted = true, .stores = stores, .splits = splits});
+  else
+    sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
+  r->part[k].ties = (double)sum.ties;
+  wide_total(sum.rest, r->part[k].sum);
+}
+
+static void keep_terms_of_part(void *work, int k, int thread) {
+  (void)thread;
+  sum_part(work, k, KEEPS_TERMS, false);
+}
+
+static void sum_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  sum_part(work, k, false, true);
+}
+
+static term_sum total_of_parts(const long_row *r) {
+  double ties = 0, total[2] = {0, 0};
+  for (int k = 0; k < r->parts; k++) {
+    ties += r->part[k].ties;
+    add_to_pair(&total[0], &total[1], r->part[k].sum[0], r->part[k].sum[1]);
+  }
+  return (term_sum){doubles_set1(ties), wide_set1(total)};
+}
+
+static void scale_part(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  if (x.where)
+    scale_stored_terms(&x, out_of_part(r, k), r->scale, true);
+  else
+    scale_stored_terms(&x, out_of_part(r, k), r->scale, false);
+}
+
+static void log_part(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  log_frame f = r->log;
+  if (x.where)
+    log_row(&x, out_of_part(r, k), &f, true);
+  else
+    log_row(&x, out_of_part(r, k), &f, false);
+}
+
+/* The terms, found again and scaled. */
+static void share_part(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  exp_frame f = r->frame;
+  term_pass p = {.row = &x, .frame = &f};
+  if (x.where)
+    share_terms(&p, out_of_part(r, k), r->scale, true);
+  else
+    share_terms(&p, out_of_part(r, k), r->scale, false);
+}
+
+#if defined FSM_FLOAT32 && !defined FSM_REAL_DOUBLE
+
+/* Whether the caches do not keep the row, and its terms, from pass to pass. (To find a double's
+ * exponential twice takes longer than to write it and read it.) */
+static bool outgrows_caches(const long_row *r) {
+  return !r->x.where && 2 * r->x.length * sizeof(storage) > fsm_cpu_cache_sizes().last;
+}
+
+/* The maximum of a part, and the sum of its terms in a frame of its own. */
+static void sum_part_apart(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  real max = row_max(&x, false);
+  r->part[k].max = max;
+  r->part[k].n = r->part[k].origin = r->part[k].sum[1] = 0;
+  if (!is_finite(max)) {
+    r->part[k].sum[0] = has_nan(&x, false) ? NAN : 0;
+    return;
+  }
+  exp_frame f = frame_of(v_set1(max), &r->t);
+  term_pass p = {&x, &f, v_set1(max), NULL, NULL, &x};
+  if (v_first(f.origin) != 0)
+    wide_total(sum_of_row(&p, (term_flags){.shifted = true}).rest, r->part[k].sum);
+  else
+    wide_total(sum_of_row(&p, (term_flags){.shifted = false}).rest, r->part[k].sum);
+  r->part[k].n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(f.anchor);
+  r->part[k].origin = (double)v_first(f.origin);
+}
+
+/* Bring the sums of the parts to the frame of the row. */
+static void join_parts(long_row *r) {
+  double rate = (double)v_first(r->t.rate.hi) + (double)v_first(r->t.rate.lo);
+  double n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(r->frame.anchor);
+  double origin = (double)v_first(r->frame.origin);
+  for (int k = 0; k < r->parts; k++)
+    r->part[k].sum[0] *= exp2((r->part[k].n - n) + (r->part[k].origin - origin) * rate);
+}
+
+static void share_part_past_caches(void *work, int k, int thread) {
+  (void)thread;
+  long_row *r = work;
+  line x = part_of(r, k);
+  exp_frame f = r->frame;
+  if (v_first(f.origin) != 0)
+    share_terms_past_caches(&x, &f, out_of_part(r, k), r->scale, true);
+  else
+    share_terms_past_caches(&x, &f, out_of_part(r, k), r->scale, false);
+}
+
+static bool softmax_outgrows_caches(long_row *r) {
+  if (!outgrows_caches(r)) return false;
+  for_each_part(r, sum_part_apart);
+  know_max(r);
+  join_parts(r);
+  term_sum sum = total_of_parts(r);
+  r->scale = scale_of(&sum.rest, r->max);
+  for_each_part(r, share_part_past_caches);
+  return true;
+}
+
+#else
+
+static bool softmax_outgrows_caches(long_row *r) { return (void)r, false; }
+
+#endif
+
+static void softmax_long_row(long_row *r) {
+  if (softmax_outgrows_caches(r)) return;
+  for_each_part(r, find_max_of_part);
+  know_max(r);
+  for_each_part(r, keep_terms_of_part);
+  term_sum sum = total_of_parts(r);
+  r->scale = scale_of(&sum.rest, r->max);
+  for_each_part(r, KEEPS_TERMS ? scale_part : share_part);
+}
+
+static doubles log_of_long_row(long_row *r) {
+  for_each_part(r, find_max_of_part);
+  know_max(r);
+  if (!is_finite(v_first(r->max)))
+    return doubles_set1(log_of_nonfinite_sum(&r->x, r->x.where != NULL));
+  for_each_part(r, sum_part_for_log);
+  term_sum sum = total_of_parts(r);
+  return log_of_sum(&sum, r->max, &r->frame);
+}
+
+static void log_softmax_long_row(long_row *r) {
+  doubles log_sum = log_of_long_row(r);
+  r->log = log_frame_of(r->max, &r->t, log_sum);
+  for_each_part(r, log_part);
+}
+
+static void logsumexp_long_row(long_row *r) {
+  doubles log_sum = log_of_long_row(r);
+  v_store_part(r->out, 1, log_sum_exp(r->max, log_sum));
+}
+
+static void for_each_long_row(const fsm_slices *s, void (*kernel)(long_row *r)) {
+  long_row r = {.slices = s};
+  size_t block = BLOCK * LANES, length = (s->length + MOST_PARTS - 1) / MOST_PARTS;
+  if (length < SHORTEST_PART) length = SHORTEST_PART;
+  r.part_length = (length + block - 1) / block * block;
+  r.parts = (int)((s->length + r.part_length - 1) / r.part_length);
+  for (size_t outer = 0; outer < s->outer; outer++) {
+    r.x = row_of(s, outer);
+    r.out = out_of(s, outer);
+    r.t = tempering_set1(tempering_of(s->temperature ? *temperature_of(s, outer, 0) : 1));
+    kernel(&r);
+  }
+}
+
+static void softmax_long_rows(const fsm_slices *s) { for_each_long_row(s, softmax_long_row); }
+static void log_softmax_long_rows(const fsm_slices *s) {
+  for_each_long_row(s, log_softmax_long_row);
+}
+static void logsumexp_long_rows(const fsm_slices *s) { for_each_long_row(s, logsumexp_long_row); }
+
+#endif
