@@ -47,10 +47,12 @@ static void for_columns(const fsm_call *c, size_t outer, size_t inner, size_t co
   rows.x = (fsm_array){x, stride, 1, 1};
   if (from_other) rows.other = (fsm_array){other, stride, 1, 1};
   if (to_out) rows.out = (fsm_array){out, stride, 1, 1};
-  if (to_hess) rows.hess = (fsm_array){hess, stride, 1, 1};
+  if (to_hess) { /* where weights are those of samples, not of classes */
+    rows.hess = (fsm_array){hess, stride, 1, 1};
+    rows.weight = columns_from(c->weight, sizeof(double), outer, inner);
+  }
   rows.where = columns_from(c->where, 1, outer, inner);
   rows.label = columns_from(c->label, sizeof(int64_t), outer, inner);
-  rows.weight = columns_from(c->weight, sizeof(double), outer, inner);
   rows.slices = columns_from(c->slices, sizeof(storage), outer, inner);
   rows.values = columns_from(c->values, sizeof(storage), outer, inner);
   rows.index = columns_from(c->index, sizeof(ptrdiff_t), outer, inner);
