@@ -55,6 +55,20 @@ _NO_SLOWER = [
         for function in ("log_softmax_backward", "softmax_grad_hess", "softmax_logsumexp")
     ),
     Work("top_k of 1000", "float32", (64, 128_000), -1),
+    *(
+        Work(function, "float64", (128, 1000), -1)
+        for function in (
+            "cross_entropy",
+            "label smoothing",
+            "probability targets",
+            "softmax_backward",
+            "log_softmax_backward",
+        )
+    ),
+    *(
+        Work(function, "float32", (10_000, 10), -1)
+        for function in ("predict with confidence", "cross_entropy", "softmax_grad_hess")
+    ),
 ]
 LOSSES = (
     *(Target(work, "softmax", 0.25, 0.25) for work in _PREDICT),

@@ -81,9 +81,20 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   }
 }
 
-static void softmax_backward(const fsm_call *c) { for_each_slice(c, softmax_backward_slice); }
-static void log_softmax_backward(const fsm_call *c) {
-  for_each_slice(c, log_softmax_backward_slice);
+static void softmax_backward_rows(const fsm_call *c) {
+  for (size_t outer = 0; outer < c->outer; outer++) {
+    slice s = slice_of(c, outer);
+    softmax_backward_slice(&s);
+  }
 }
+static void log_softmax_backward_rows(const fsm_call *c) {
+  for (size_t outer = 0; outer < c->outer; outer++) {
+    slice s = slice_of(c, outer);
+    log_softmax_backward_slice(&s);
+  }
+}
+
+static void softmax_backward(const fsm_call *c) { as_rows(c, softmax_backward_rows); }
+static void log_softmax_backward(const fsm_call *c) { as_rows(c, log_softmax_backward_rows); }
 
 #endif

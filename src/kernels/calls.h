@@ -1,30 +1,13 @@
-/* Calls about decisions, losses and gradients: their slices one by one, each as a contiguous row,
- * and what is known of a slice once its terms have been summed.
+/* Calls about decisions, losses and gradients: their slices as contiguous rows, in the groups of
+ * rows.h, and what is known of a row once its terms have been summed.
  *
  * Strided slices are copied to scratch, a few neighbouring columns at a time, and results back. */
 #ifndef FSM_KERNELS_CALLS_H
 #define FSM_KERNELS_CALLS_H
 
-/* One slice of a call. */
-typedef struct {
-  const fsm_call *call;
-  size_t outer, inner; /* which one */
-  line x;
-  const storage *other;
-  storage *out, *hess;
-} slice;
-
-typedef void slice_kernel(const slice *s);
-
 static inline storage *elements_of(const fsm_array *a, size_t outer, size_t inner) {
   return a->data ? (storage *)a->data + (ptrdiff_t)outer * a->outer + (ptrdiff_t)inner * a->inner
                  : NULL;
-}
-
-static inline line line_of(const fsm_call *c, const storage *x, size_t outer, size_t inner) {
-  const unsigned char *where = c->where.data;
-  if (where) where += (ptrdiff_t)outer * c->where.outer + (ptrdiff_t)inner * c->where.inner;
-  return (line){x, c->length, where, c->where.length};
 }
 
 /* Columns of an array to rows, `step` apart. */
@@ -42,130 +25,118 @@ static void scatter(const fsm_call *c, storage *x, ptrdiff_t stride, size_t colu
       x[(ptrdiff_t)l * stride + (ptrdiff_t)k] = rows[k * step + l];
 }
 
-FSM_INLINE void for_columns(const fsm_call *c, size_t outer, size_t inner, size_t columns,
-                            slice_kernel *kernel) {
+/* The array from a column on, whose columns are the rows. */
+static fsm_array columns_from(fsm_array a, size_t itemsize, size_t outer, size_t inner) {
+  ptrdiff_t offset = (ptrdiff_t)outer * a.outer + (ptrdiff_t)inner * a.inner;
+  if (a.data) a.data = (char *)a.data + offset * (ptrdiff_t)itemsize;
+  a.outer = a.inner;
+  return a;
+}
+
+static void for_columns(const fsm_call *c, size_t outer, size_t inner, size_t columns,
+                        fsm_call_kernel *kernel) {
   size_t step = c->length + FSM_PADDING, size = columns * step;
   storage *x = c->scratch, *other = x + size, *out = other + size, *hess = out + size;
+  storage *from_other = elements_of(&c->other, outer, inner);
   storage *to_out = elements_of(&c->out, outer, inner);
   storage *to_hess = elements_of(&c->hess, outer, inner);
-  gather(c, elements_of(&c->x, outer, inner), c->x.length, columns, x, step);
-  if (c->other.data)
-    gather(c, elements_of(&c->other, outer, inner), c->other.length, columns, other, step);
-  for (size_t k = 0; k < columns; k++) {
-    slice s = {c,
-               outer,
-               inner + k,
-               line_of(c, x + k * step, outer, inner + k),
-               c->other.data ? other + k * step : NULL,
-               to_out ? out + k * step : NULL,
-               hess + k * step};
-    kernel(&s);
+  ptrdiff_t stride = (ptrdiff_t)step;
+  fsm_call rows = *c;
+  rows.outer = columns;
+  rows.inner = 1;
+  rows.x = (fsm_array){x, stride, 1, 1};
+  if (from_other) rows.other = (fsm_array){other, stride, 1, 1};
+  if (to_out) rows.out = (fsm_array){out, stride, 1, 1};
+  if (to_hess) { /* where weights are those of samples, not of classes */
+    rows.hess = (fsm_array){hess, stride, 1, 1};
+    rows.weight = columns_from(c->weight, sizeof(double), outer, inner);
   }
+  rows.where = columns_from(c->where, 1, outer, inner);
+  rows.label = columns_from(c->label, sizeof(int64_t), outer, inner);
+  rows.slices = columns_from(c->slices, sizeof(storage), outer, inner);
+  rows.values = columns_from(c->values, sizeof(storage), outer, inner);
+  rows.index = columns_from(c->index, sizeof(ptrdiff_t), outer, inner);
+  gather(c, elements_of(&c->x, outer, inner), c->x.length, columns, x, step);
+  if (from_other) gather(c, from_other, c->other.length, columns, other, step);
+  kernel(&rows);
   if (to_out) scatter(c, to_out, c->out.length, columns, out, step);
   if (to_hess) scatter(c, to_hess, c->hess.length, columns, hess, step);
 }
 
-FSM_INLINE void for_each_slice(const fsm_call *c, slice_kernel *kernel) {
-  for (size_t outer = 0; outer < c->outer; outer++) {
-    if (c->inner == 1) {
-      slice s = {c,
-                 outer,
-                 0,
-                 line_of(c, elements_of(&c->x, outer, 0), outer, 0),
-                 elements_of(&c->other, outer, 0),
-                 elements_of(&c->out, outer, 0),
-                 elements_of(&c->hess, outer, 0)};
-      kernel(&s);
-      continue;
-    }
+/* Run a kernel whose calls have inner == 1. */
+static void as_rows(const fsm_call *c, fsm_call_kernel *kernel) {
+  if (c->inner == 1) {
+    kernel(c);
+    return;
+  }
+  for (size_t outer = 0; outer < c->outer; outer++)
     for (size_t inner = 0; inner < c->inner; inner += FSM_COLUMNS) {
       size_t left = c->inner - inner;
       for_columns(c, outer, inner, left < FSM_COLUMNS ? left : FSM_COLUMNS, kernel);
     }
-  }
 }
 
-/* What a call has one of for each slice. */
+/* One row of a call. */
+typedef struct {
+  const fsm_call *call;
+  size_t outer; /* which one */
+  line x;
+  const storage *other;
+  storage *out, *hess;
+} slice;
+
+static inline slice slice_of(const fsm_call *c, size_t outer) {
+  const unsigned char *where = c->where.data;
+  if (where) where += (ptrdiff_t)outer * c->where.outer;
+  return (slice){c,
+                 outer,
+                 {elements_of(&c->x, outer, 0), c->length, where, c->where.length},
+                 elements_of(&c->other, outer, 0),
+                 elements_of(&c->out, outer, 0),
+                 elements_of(&c->hess, outer, 0)};
+}
+
+static inline void split_rows(group *g, bool splits) {
+  for (size_t k = 0; k < g->count; k++) g->splits[k] = splits;
+}
+
+static inline slice group_slice(const group *g, size_t k) {
+  return slice_of(g->call, g->first + k);
+}
+
+FSM_INLINE void call_groups(const fsm_call *c, group_kernel *kernel, const bool masked) {
+  fsm_slices s = {.outer = c->outer,
+                  .length = c->length,
+                  .inner = 1,
+                  .x = c->x.data,
+                  .x_outer = c->x.outer,
+                  .x_length = 1,
+                  .out = c->out.data,
+                  .out_outer = c->out.outer,
+                  .out_length = 1,
+                  .where = c->where.data,
+                  .where_outer = c->where.outer,
+                  .where_length = c->where.length};
+  for_each_group_if(&s, c, kernel, masked);
+}
+
+/* What a call has one of for each row. */
 static inline storage *result_of(const slice *s) {
-  return elements_of(&s->call->slices, s->outer, s->inner);
+  return elements_of(&s->call->slices, s->outer, 0);
 }
 static inline ptrdiff_t *index_of(const slice *s) {
   const fsm_array *a = &s->call->index;
-  return (ptrdiff_t *)a->data + (ptrdiff_t)s->outer * a->outer + (ptrdiff_t)s->inner * a->inner;
+  return (ptrdiff_t *)a->data + (ptrdiff_t)s->outer * a->outer;
 }
 static inline int64_t label_of(const slice *s) {
   const fsm_array *a = &s->call->label;
-  const int64_t *label = a->data;
-  return label[(ptrdiff_t)s->outer * a->outer + (ptrdiff_t)s->inner * a->inner];
+  return ((const int64_t *)a->data)[(ptrdiff_t)s->outer * a->outer];
 }
 
-static inline double first_of(dvec a) {
-  double lanes[DOUBLE_LANES];
-  d_store(lanes, a);
-  return lanes[0];
-}
-
-/* The sum of the terms of a row of one vector at most, with ties apart if it `splits` it. They are
- * stored as well unless `terms` is NULL. */
-static term_sum sum_of_vector(const line *s, vec max, const exp_frame *f, storage *terms,
-                              bool splits) {
-  vec x = s->where ? line_load(s, 0, s->length, true) : line_load(s, 0, s->length, false);
-  vec shifted = v_sub(x, f->origin);
-  exp_term term;
-  exp_terms(&term, &shifted, f, 1);
-  vec value = v_stored(exp_term_value(&term, f));
-  if (terms) line_store(s, terms, 0, s->length, value, 0, false);
-  term_sum sum = {doubles_set1(0), wide_zero()};
-  if (splits) {
-    mask tie = v_equal(x, max);
-    sum.ties = doubles_set1((double)v_count_true(tie));
-    sum.rest = wide_add_terms(sum.rest, &tie, &term, f, 1, false);
-  } else {
-    sum.rest = wide_add_values(sum.rest, &value, 1, false);
-  }
-  sum.rest = wide_reduce(sum.rest);
-  return sum;
-}
-
-/* The same for any row. */
-static term_sum sum_of_slice(const line *s, vec max, const exp_frame *f, storage *terms,
-                             bool splits) {
-  if (s->length <= LANES) return sum_of_vector(s, max, f, terms, splits);
-  term_pass p = {.row = s, .frame = f, .max = max, .terms = terms};
-  bool shifted = v_first(f->origin) != 0;
-  if (s->where) /* which only softmax_logsumexp has */
-    return total_of_row(
-        &p, (term_flags){.masked = true, .shifted = true, .stores = true, .splits = true});
-  if (shifted) {
-    if (terms)
-      return total_of_row(&p, (term_flags){.shifted = true, .stores = true, .splits = true});
-    if (splits) return total_of_row(&p, (term_flags){.shifted = true, .splits = true});
-    return total_of_row(&p, (term_flags){.shifted = true});
-  }
-  if (terms && splits) return total_of_row(&p, (term_flags){.stores = true, .splits = true});
-  if (terms) return total_of_row(&p, (term_flags){.stores = true});
-  if (splits) return total_of_row(&p, (term_flags){.splits = true});
-  return total_of_row(&p, (term_flags){.shifted = false});
-}
-
-/* The scale of a row's softmax, whose terms are summed but not stored. */
-static vec_pair softmax_scale(const line *s, vec max, const exp_frame *f) {
-  term_sum sum = sum_of_slice(s, max, f, NULL, false);
-  return scale_of(&sum.rest, max);
-}
-
-/* Softmax values of single elements. */
-static inline vec softmax_of(vec x, const exp_frame *f, vec_pair scale) {
-  vec shifted = v_sub(x, f->origin);
-  exp_term term;
-  exp_terms(&term, &shifted, f, 1);
-  return scaled(exp_term_value(&term, f), scale);
-}
-
-/* What is known of a slice. Shares are of the sum of its terms; those of all others than one of the
+/* What is known of a row. Shares are of the sum of its terms; those of all others than one of the
  * largest are summed by themselves, and keep their digits where next to nothing is left to them. */
 typedef struct {
-  vec max;
+  real max;
   double ties;
   double inverse[2]; /* 1 / sum of the terms, as hi + lo; NaN where max is not finite */
   double largest, others;
@@ -186,16 +157,11 @@ static inline void add_ties(double ties, const double largest[2], const double r
   add_to_pair(&total[0], &total[1], rest[0], rest[1]);
 }
 
-static void know_shares(known *n, const term_sum *sum, const exp_frame *f) {
-#ifdef FSM_REAL_DOUBLE
-  dvec_pair term = largest_term(n->max, f);
-  double largest[2] = {first_of(term.hi), first_of(term.lo)};
-  double rest[2] = {first_of(sum->rest.hi), first_of(sum->rest.lo)};
-#else
-  double largest[2] = {first_of(largest_term(n->max, f).part[0]), 0};
-  double rest[2] = {first_of(sum->rest.part[0]), 0};
-#endif
-  n->ties = first_of(sum->ties.part[0]);
+static void know_shares(known *n, const double largest[2], const double rest[2]) {
+  if (!is_finite(n->max)) {
+    n->inverse[0] = n->inverse[1] = n->largest = n->others = NAN;
+    return;
+  }
   double total[2], others[2];
   add_ties(n->ties, largest, rest, total);
   add_ties(n->ties - 1, largest, rest, others);
@@ -206,25 +172,43 @@ static void know_shares(known *n, const term_sum *sum, const exp_frame *f) {
   n->others = fma(others[0], inverse, fma(others[0], n->inverse[1], others[1] * inverse));
 }
 
-/* Terms are stored, perhaps in the place of the row, unless `terms` is NULL. Where the log is only
- * part of a result that is 4 at least, and others are not asked for, ties need not be kept apart:
- * it may be off by a unit in the last place of 1. */
-static known know(const line *s, real maximum, storage *terms, bool splits) {
-  known n = {.max = v_set1(maximum), .inverse = {NAN, NAN}, .largest = NAN, .others = NAN};
-  if (!is_finite(maximum)) {
-    n.log = log_of_nonfinite_sum(s, s->where != NULL);
-    return n;
-  }
-  tempering t = tempering_set1(tempering_of(1));
-  exp_frame f = frame_of(n.max, &t);
-  term_sum sum = sum_of_slice(s, n.max, &f, terms, splits);
-  n.log = first_of(log_of_sum(&sum, n.max, &f).part[0]);
-  if (terms) know_shares(&n, &sum, &f);
-  return n;
+/* The sums of a group whose member `splits` is set. One function, as it is large. */
+static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
+  frame_lanes frames = lanes_of_frame(frame);
+  if (g->slices->where) /* which only softmax_logsumexp has */
+    return sums_of_group(g, &frames, NULL, 0, true, EVERY_ROW, true);
+  if (stores) return sums_of_group(g, &frames, NULL, 0, true, SOME_ROWS, false);
+  return sums_of_group(g, &frames, NULL, 0, false, SOME_ROWS, false);
 }
 
-static inline real slice_max(const line *s) {
-  return s->where ? row_max(s, true) : row_max(s, false);
+/* The terms are stored where the results go, perhaps in the place of the rows, if it `stores` them;
+ * shares are known only then. Where ties are not apart, the log may be off by a unit or two in the
+ * last place of 1, and `others` is not known. */
+static void know_group(group *g, const tempering *t, known *known_rows, bool stores, bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  term_sum sums = sums_of_call(g, &frame, stores);
+  double ties[LANES], logs[LANES], rest[2][LANES], largest[2][LANES];
+  doubles_store(sums.ties, ties);
+  doubles_store(logs_of_sums(g, &sums, max, &frame, masked), logs);
+  wide_store(sums.rest, rest[0], rest[1]);
+  wide_store(largest_term(max, &frame), largest[0], largest[1]);
+  for (size_t k = 0; k < g->count; k++) {
+    known *n = &known_rows[k];
+    n->max = g->max[k];
+    n->ties = ties[k];
+    n->log = logs[k];
+    if (stores)
+      know_shares(n, (double[]){largest[0][k], largest[1][k]}, (double[]){rest[0][k], rest[1][k]});
+  }
+}
+
+/* Softmax values of single elements. */
+static inline vec softmax_of(vec x, const exp_frame *f, vec_pair scale) {
+  vec shifted = v_sub(x, f->origin);
+  exp_term term;
+  exp_terms(&term, &shifted, f, 1);
+  return scaled(exp_term_value(&term, f), scale);
 }
 
 /* hi + lo in each lane. */

@@ -8,24 +8,26 @@
 #ifndef FSM_KERNELS_LOSSES_H
 #define FSM_KERNELS_LOSSES_H
 
-FSM_INLINE void scale_row(const line *terms, storage *out, vec_pair scale, const bool masked) {
-  size_t i = 0;
-  for (; i + LANES <= terms->length; i += LANES) scale_vector(terms, out, i, LANES, scale, masked);
-  if (i < terms->length) scale_vector(terms, out, i, terms->length - i, scale, masked);
+FSM_INLINE void softmax_logsumexp_group(group *g, const tempering *t, const bool masked) {
+  known n[LANES];
+  split_rows(g, true);
+  know_group(g, t, n, true, masked);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    look_ahead(g, k, masked);
+    scale_stored_terms(&s.x, s.out, pair_set1(n[k].inverse[0], n[k].inverse[1]), masked);
+    *result_of(&s) = (storage)(n[k].max + n[k].log);
+  }
 }
 
-FSM_INLINE void softmax_logsumexp_slice(const slice *s) {
-  known n = know(&s->x, slice_max(&s->x), s->out, true);
-  vec_pair scale = pair_set1(n.inverse[0], n.inverse[1]);
-  line terms = {s->out, s->x.length, s->x.where, s->x.where_stride};
-  if (terms.where)
-    scale_row(&terms, s->out, scale, true);
+static void softmax_logsumexp_rows(const fsm_call *c) {
+  if (c->where.data)
+    call_groups(c, softmax_logsumexp_group, true);
   else
-    scale_row(&terms, s->out, scale, false);
-  *result_of(s) = (storage)(v_first(n.max) + n.log);
+    call_groups(c, softmax_logsumexp_group, false);
 }
 
-static void softmax_logsumexp(const fsm_call *c) { for_each_slice(c, softmax_logsumexp_slice); }
+static void softmax_logsumexp(const fsm_call *c) { as_rows(c, softmax_logsumexp_rows); }
 
 /* The share of a stored term. */
 static inline double share_of(const known *n, storage term) {
@@ -62,15 +64,14 @@ FSM_INLINE dvec share_of_term(dvec term, const known *n) {
 }
 
 /* -weight log(share), and weight (shares - 1 at the label), where the latter is -(all others). */
-static void label_loss(const slice *s, size_t label) {
+static void label_loss(const slice *s, const known *n, size_t label) {
   double weight = weight_of(s->call, label), factor = weight * s->call->scale;
-  real x = s->x.x[label], maximum = slice_max(&s->x);
-  known n = know(&s->x, maximum, s->out, !(maximum - x >= 4));
-  double loss = weight * (((double)v_first(n.max) - (double)x) + n.log);
+  real x = s->x.x[label];
+  double loss = weight * (((double)n->max - (double)x) + n->log);
   *result_of(s) = (storage)(weight == 0 ? 0 : loss);
   if (!s->out) return;
-  double others = x == v_first(n.max) ? n.others : 1 - share_of(&n, s->out[label]);
-  scale_terms(s->out, s->x.length, &n, factor);
+  double others = x == n->max ? n->others : 1 - share_of(n, s->out[label]);
+  scale_terms(s->out, s->x.length, n, factor);
   s->out[label] = (storage)(-others * factor);
 }
 
@@ -78,26 +79,19 @@ static void label_loss(const slice *s, size_t label) {
  * weighted. */
 typedef struct {
   const slice *s;
-  size_t label;              /* where there are no probabilities */
+  const double *weight;
+  size_t label;              /* at or past the end where there are probabilities */
   double keep[2], spread[2]; /* 1 - smoothing and smoothing/length, as hi + lo */
 } parts;
 
 static parts parts_of(const slice *s, size_t label) {
   double smoothing = s->call->label_smoothing, length = (double)s->x.length;
-  parts q = {.s = s, .label = label};
+  parts q = {.s = s, .weight = s->call->weight.data, .label = label};
   q.keep[0] = 1 - smoothing;
   q.keep[1] = (1 - q.keep[0]) - smoothing;
   q.spread[0] = smoothing / length;
   q.spread[1] = fma(-q.spread[0], length, smoothing) / length;
   return q;
-}
-
-FSM_INLINE doubles targets_at(const parts *q, size_t i, size_t width) {
-  if (q->s->other) return wide_load_or_0(q->s->other, i, width);
-  if (q->label < i || q->label >= i + width) return doubles_set1(0);
-  double target[LANES] = {0};
-  target[q->label - i] = 1;
-  return doubles_load(target);
 }
 
 /* The weights of `width` classes from i on, 0 in lanes past them. */
@@ -108,12 +102,13 @@ FSM_INLINE doubles weights_at(const double *weight, size_t i, size_t width) {
   return doubles_load(weights);
 }
 
-/* The parts of `width` classes from i on, to within an ULP, 0 in lanes past them. */
+/* The parts of `width` classes from i on, to within an ULP, 0 in lanes past them; that of the label
+ * is yet to be put in its place. */
 FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
-  doubles target = targets_at(q, i, width), part;
-  const double *weight = q->s->call->weight.data;
-  bool is_weighted = weight || width < LANES;
-  doubles weights = is_weighted ? weights_at(weight, i, width) : doubles_set1(1);
+  bool is_weighted = q->weight || width < LANES;
+  doubles weights = is_weighted ? weights_at(q->weight, i, width) : doubles_set1(1), part;
+  doubles target = q->s->other ? wide_load_or_0(q->s->other, i, width) : doubles_set1(0);
+  if (q->spread[0] == 0 && !q->weight) return target;
   dvec zero = d_set1(0), keep = d_set1(q->keep[0]), keep_lo = d_set1(q->keep[1]);
   for (int p = 0; p < PARTS; p++) {
     dvec t = target.part[p], w = weights.part[p];
@@ -131,17 +126,23 @@ FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
   return part;
 }
 
+/* The part of one class. */
+static double class_part(const parts *q, size_t i) {
+  double target = q->s->other ? (double)q->s->other[i] : i == q->label;
+  double weight = weight_of(q->s->call, i), kept[2];
+  multiply(target, q->keep[0], kept);
+  kept[1] += target * q->keep[1];
+  add_to_pair(&kept[0], &kept[1], q->spread[0], q->spread[1]);
+  return fma(kept[0], weight, kept[1] * weight);
+}
+
 /* The loss where infinities make it one, or NaN; where they do not, because a class has no part. */
 static double nonfinite_loss(const parts *q, const known *n) {
   const line *x = &q->s->x;
   double loss = 0;
-  for (size_t i = 0; i < x->length; i += LANES) {
-    size_t width = x->length - i < LANES ? x->length - i : LANES;
-    double part[LANES];
-    doubles_store(parts_at(q, i, width), part);
-    for (size_t k = 0; k < width; k++)
-      if (part[k] != 0)
-        loss += part[k] * (((double)v_first(n->max) - (double)x->x[i + k]) + n->log);
+  for (size_t i = 0; i < x->length; i++) {
+    double part = class_part(q, i);
+    if (part != 0) loss += part * (((double)n->max - (double)x->x[i]) + n->log);
   }
   return loss;
 }
@@ -154,40 +155,94 @@ typedef struct {
   double loss;
 } parts_sum;
 
-/* sum(part (max - x)) + log sum(part), of which no term is negative. */
-FSM_INLINE void add_parts(const parts *q, const known *n, size_t i, size_t width, parts_sum *p,
-                          sums *distances, sums *others) {
-  const line *x = &q->s->x;
-  vec logits = width == LANES ? v_load(x->x + i) : v_load_part(x->x + i, width, n->max);
-  if (q->s->other && q->spread[0] == 0) { /* 0 * inf is 0 here */
-    mask is_absent = v_equal(load_or_0(q->s->other, i, width), v_set1(0));
-    logits = v_select(is_absent, n->max, logits);
-  }
-  doubles part = parts_at(q, i, width);
-  *distances = sums_add_products(*distances, part, widen(v_sub(n->max, logits)));
-  if (p->largest - i < width) {
-    double lanes[LANES];
-    doubles_store(part, lanes);
-    p->own = lanes[p->largest - i];
-    lanes[p->largest - i] = 0;
-    part = doubles_load(lanes);
-  }
-  *others = sums_add(*others, part);
+/* How far `width` elements from i on lie below the maximum, 0 in lanes past them. */
+FSM_INLINE vec distances_at(const line *x, size_t i, size_t width, vec max) {
+  return v_sub(max, width == LANES ? v_load(x->x + i) : v_load_part(x->x + i, width, max));
 }
 
+/* The sum of all distances. */
+static void sum_of_distances(const line *x, real maximum, double distance[2]) {
+  vec max = v_set1(maximum), d[BLOCK];
+  wide sum = wide_zero();
+  size_t i = 0;
+  for (; i + BLOCK * LANES <= x->length; i += BLOCK * LANES) {
+    for (size_t k = 0; k < BLOCK; k++) d[k] = distances_at(x, i + k * LANES, LANES, max);
+    sum = wide_add_values(sum, d, BLOCK, true);
+  }
+  for (; i < x->length; i += LANES) {
+    size_t left = x->length - i;
+    d[0] = distances_at(x, i, left < LANES ? left : LANES, max);
+    sum = wide_add_values(sum, d, 1, false);
+  }
+  wide_total(sum, distance);
+}
+
+/* The sums of parts times distances, and of parts but the largest element's. */
+typedef struct {
+  sums distances, others;
+} parts_sums;
+
+/* Add `count` vectors, 1 or 2, from i on; one may have less elements. */
+FSM_INLINE void add_parts(parts_sums *sum, const parts *q, const known *n, size_t i, size_t largest,
+                          const size_t count) {
+  const line *x = &q->s->x;
+  doubles part[2], distance[2];
+  size_t left = x->length - i;
+  for (size_t k = 0; k < count; k++) {
+    size_t from = i + k * LANES, width = count == 2 || left > LANES ? LANES : left;
+    vec d = distances_at(x, from, width, v_set1(n->max));
+    if (q->s->other && q->spread[0] == 0) { /* 0 * inf is 0 here */
+      mask is_absent = v_equal(load_or_0(q->s->other, from, width), v_set1(0));
+      d = v_zero_where(is_absent, d);
+    }
+    part[k] = parts_at(q, from, width);
+    distance[k] = widen(d);
+    if (largest - from < width) { /* whose distance is 0 */
+      double lanes[LANES];
+      doubles_store(part[k], lanes);
+      lanes[largest - from] = 0;
+      part[k] = doubles_load(lanes);
+    }
+  }
+  if (count == 1) {
+    sum->distances = sums_add_products(sum->distances, part[0], distance[0]);
+    sum->others = sums_add(sum->others, part[0]);
+  } else {
+    sum->distances = sums_add_two(sum->distances, part, distance);
+    sum->others = sums_add(sum->others, doubles_add(part[0], part[1]));
+  }
+}
+
+/* sum(part (max - x)) + log sum(part), of which no term is negative. */
 static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
-  parts_sum p = {.largest = largest, .own = 0};
-  sums distances = sums_zero(), others = sums_zero();
-  size_t length = q->s->x.length, i = 0;
-  for (; i + LANES <= length; i += LANES) add_parts(q, n, i, LANES, &p, &distances, &others);
-  if (i < length) add_parts(q, n, i, length - i, &p, &distances, &others);
-  double distance[2];
-  sums_reduce(&distances, 1, distance);
-  sums_reduce(&others, 1, p.others);
+  const line *x = &q->s->x;
+  size_t length = x->length, i = 0;
+  bool has_largest = largest < length;
+  parts_sum p = {.largest = largest, .own = has_largest ? class_part(q, largest) : 0};
+  double distance[2], at_label = 0;
+  if (!q->s->other && !q->weight) { /* but for the label all have the same part */
+    double spread = q->spread[0], sum[2], others = (double)(length - has_largest);
+    sum_of_distances(x, n->max, sum);
+    multiply(spread, sum[0], distance);
+    distance[1] += spread * sum[1] + q->spread[1] * sum[0];
+    multiply(spread, others, p.others);
+    p.others[1] += q->spread[1] * others;
+  } else {
+    parts_sums sum = {sums_zero(), sums_zero()};
+    for (; i + 2 * LANES <= length; i += 2 * LANES) add_parts(&sum, q, n, i, largest, 2);
+    for (; i < length; i += LANES) add_parts(&sum, q, n, i, largest, 1);
+    sums_reduce(&sum.distances, 1, distance);
+    sums_reduce(&sum.others, 1, p.others);
+  }
+  if (q->label < length) {
+    double kept = weight_of(q->s->call, q->label) * q->keep[0];
+    at_label = kept * ((double)n->max - (double)x->x[q->label]);
+    if (q->label != largest) add_to_pair(&p.others[0], &p.others[1], kept, 0);
+  }
   p.all[0] = p.others[0];
   p.all[1] = p.others[1];
   add_to_pair(&p.all[0], &p.all[1], p.own, 0);
-  p.loss = (distance[0] + distance[1]) + n->log * (p.all[0] + p.all[1]);
+  p.loss = (distance[0] + distance[1]) + at_label + n->log * (p.all[0] + p.all[1]);
   if (!(fabs(p.loss) < INFINITY)) p.loss = nonfinite_loss(q, n);
   return p;
 }
@@ -217,36 +272,70 @@ FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const parts_su
 static void gradient_of_parts(const parts *q, const known *n, const parts_sum *sum) {
   const slice *s = q->s;
   size_t length = s->x.length, i = 0;
+  double share = q->label < length ? share_of(n, s->out[q->label]) : 0;
   for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, sum, i, LANES);
   if (i < length) parts_gradient_at(q, n, sum, i, length - i);
+  if (q->label < length) {
+    double part = class_part(q, q->label), other_parts = (sum->all[0] - part) + sum->all[1];
+    s->out[q->label] = (storage)(fma(share, other_parts, -part * (1 - share)) * s->call->scale);
+  }
   if (sum->largest >= length) return;
   double towards = n->largest * (sum->others[0] + sum->others[1]);
   s->out[sum->largest] = (storage)(fma(-sum->own, n->others, towards) * s->call->scale);
 }
 
-static void parts_loss(const slice *s, size_t label) {
+static void parts_loss(const slice *s, const known *n, size_t label) {
   parts q = parts_of(s, label);
-  known n = know(&s->x, slice_max(&s->x), s->out, true);
-  bool has_largest = s->out && n.ties == 1;
-  size_t largest = has_largest ? first_equal(&s->x, 0, v_first(n.max)) : SIZE_MAX;
-  parts_sum sum = sum_of_parts(&q, &n, largest);
+  bool has_largest = s->out && n->ties == 1;
+  size_t largest = has_largest ? first_equal(&s->x, 0, n->max) : SIZE_MAX;
+  parts_sum sum = sum_of_parts(&q, n, largest);
   *result_of(s) = (storage)sum.loss;
-  if (s->out) gradient_of_parts(&q, &n, &sum);
+  if (s->out) gradient_of_parts(&q, n, &sum);
 }
 
-FSM_INLINE void cross_entropy_labels_slice(const slice *s) {
+static void label_or_parts_loss(const slice *s, const known *n) {
   int64_t label = label_of(s);
   if (label < 0) {
     *result_of(s) = 0;
     if (s->out) memset(s->out, 0, s->x.length * sizeof *s->out);
   } else if (s->call->label_smoothing == 0) {
-    label_loss(s, (size_t)label);
+    label_loss(s, n, (size_t)label);
   } else {
-    parts_loss(s, (size_t)label);
+    parts_loss(s, n, (size_t)label);
   }
 }
 
-FSM_INLINE void cross_entropy_probabilities_slice(const slice *s) { parts_loss(s, 0); }
+/* Whether the loss of a label may be small, or its class have the largest share: not if it is 2 at
+ * least, beside which the error of a logarithm whose ties are not apart is small. */
+static bool may_be_certain(const slice *s, real maximum) {
+  int64_t label = label_of(s);
+  return s->call->label_smoothing != 0 || label < 0 || !(maximum - (real)s->x.x[label] >= 2);
+}
+
+FSM_INLINE void label_losses_group(group *g, const tempering *t, const bool masked) {
+  known n[LANES];
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    g->splits[k] = may_be_certain(&s, g->max[k]);
+  }
+  know_group(g, t, n, g->call->out.data != NULL, masked);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    look_ahead(g, k, masked);
+    label_or_parts_loss(&s, &n[k]);
+  }
+}
+
+FSM_INLINE void probabilities_losses_group(group *g, const tempering *t, const bool masked) {
+  known n[LANES];
+  split_rows(g, true);
+  know_group(g, t, n, g->call->out.data != NULL, masked);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    look_ahead(g, k, masked);
+    parts_loss(&s, &n[k], SIZE_MAX);
+  }
+}
 
 FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, double second, size_t i,
                              size_t width) {
@@ -262,27 +351,40 @@ FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, doub
 }
 
 /* weight (share - target), and scale weight share (1 - share). */
-FSM_INLINE void softmax_grad_hess_slice(const slice *s) {
+static void grad_hess_of_slice(const slice *s, const known *n) {
   const fsm_array *w = &s->call->weight;
   size_t label = (size_t)label_of(s), length = s->x.length, i = 0;
-  ptrdiff_t sample = (ptrdiff_t)s->outer * w->outer + (ptrdiff_t)s->inner * w->inner;
-  double weight = w->data ? ((const double *)w->data)[sample] : 1, second = weight * s->call->scale;
-  known n = know(&s->x, slice_max(&s->x), s->out, true);
-  bool is_largest = (real)s->x.x[label] == v_first(n.max);
-  double others = is_largest ? n.others : 1 - share_of(&n, s->out[label]);
-  for (; i + LANES <= length; i += LANES) grad_hess_at(s, &n, weight, second, i, LANES);
-  if (i < length) grad_hess_at(s, &n, weight, second, i, length - i);
+  double weight = w->data ? ((const double *)w->data)[(ptrdiff_t)s->outer * w->outer] : 1;
+  double second = weight * s->call->scale;
+  double others = s->x.x[label] == n->max ? n->others : 1 - share_of(n, s->out[label]);
+  for (; i + LANES <= length; i += LANES) grad_hess_at(s, n, weight, second, i, LANES);
+  if (i < length) grad_hess_at(s, n, weight, second, i, length - i);
   s->out[label] = (storage)(-weight * others);
-  if (n.ties == 1)
-    s->hess[first_equal(&s->x, 0, v_first(n.max))] = (storage)(n.largest * n.others * second);
+  if (n->ties == 1)
+    s->hess[first_equal(&s->x, 0, n->max)] = (storage)(n->largest * n->others * second);
 }
 
-static void cross_entropy_labels(const fsm_call *c) {
-  for_each_slice(c, cross_entropy_labels_slice);
+FSM_INLINE void grad_hess_group(group *g, const tempering *t, const bool masked) {
+  known n[LANES];
+  split_rows(g, true);
+  know_group(g, t, n, true, masked);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    look_ahead(g, k, masked);
+    grad_hess_of_slice(&s, &n[k]);
+  }
 }
+
+static void label_losses_rows(const fsm_call *c) { call_groups(c, label_losses_group, false); }
+static void probabilities_losses_rows(const fsm_call *c) {
+  call_groups(c, probabilities_losses_group, false);
+}
+static void grad_hess_rows(const fsm_call *c) { call_groups(c, grad_hess_group, false); }
+
+static void cross_entropy_labels(const fsm_call *c) { as_rows(c, label_losses_rows); }
 static void cross_entropy_probabilities(const fsm_call *c) {
-  for_each_slice(c, cross_entropy_probabilities_slice);
+  as_rows(c, probabilities_losses_rows);
 }
-static void softmax_grad_hess(const fsm_call *c) { for_each_slice(c, softmax_grad_hess_slice); }
+static void softmax_grad_hess(const fsm_call *c) { as_rows(c, grad_hess_rows); }
 
 #endif

@@ -2,7 +2,7 @@
  *
  * Elements are read in chunks; what is kept of one is its maximum and, where that is larger than
  * all before, its place. The last such chunk is searched once more. Memory touched per element: one
- * read; with the softmax value another one, from cache for rows that fit one. */
+ * read; with the softmax value two more, from cache for rows that fit one. */
 #ifndef FSM_KERNELS_PREDICT_H
 #define FSM_KERNELS_PREDICT_H
 
@@ -51,16 +51,36 @@ static size_t argmax(const line *s, real *maximum) {
   return first_equal(s, from, *maximum);
 }
 
-FSM_INLINE void predict_slice(const slice *s) {
-  real maximum;
-  *index_of(s) = (ptrdiff_t)argmax(&s->x, &maximum);
-  if (!s->call->slices.data) return;
-  tempering t = tempering_set1(tempering_of(1));
-  vec max = v_set1(maximum);
-  exp_frame f = frame_of(max, &t);
-  *result_of(s) = (storage)v_first(softmax_of(max, &f, softmax_scale(&s->x, max, &f)));
+/* With the confidence, a row is searched for its maximum once that is known. */
+FSM_INLINE void confidence_group(group *g, const tempering *t, const bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  split_rows(g, false);
+  term_sum sums = sums_of_call(g, &frame, false);
+  storage confidence[LANES];
+  v_store(confidence, softmax_of(max, &frame, scale_of(&sums.rest, max)));
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    real maximum = g->max[k];
+    look_ahead(g, k, masked);
+    bool is_number = confidence[k] == confidence[k];
+    *index_of(&s) = (ptrdiff_t)(is_number ? first_equal(&s.x, 0, maximum) : argmax(&s.x, &maximum));
+    *result_of(&s) = confidence[k];
+  }
 }
 
-static void predict(const fsm_call *c) { for_each_slice(c, predict_slice); }
+static void predict_rows(const fsm_call *c) {
+  if (c->slices.data) {
+    call_groups(c, confidence_group, false);
+    return;
+  }
+  for (size_t outer = 0; outer < c->outer; outer++) {
+    slice s = slice_of(c, outer);
+    real maximum;
+    *index_of(&s) = (ptrdiff_t)argmax(&s.x, &maximum);
+  }
+}
+
+static void predict(const fsm_call *c) { as_rows(c, predict_rows); }
 
 #endif

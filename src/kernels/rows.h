@@ -60,8 +60,8 @@ typedef struct {
   size_t width[BLOCK];
 } row_block;
 
-/* The terms of `count` vectors, BLOCK or LAST_BLOCK, from element i on; they may not all be there
- * or `whole`. */
+/* The terms of `count` vectors, BLOCK, LAST_BLOCK or 1, from element i on; they may not all be
+ * there or `whole`. */
 FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const size_t count,
                                const bool whole, const term_flags flags) {
   vec shifted[BLOCK];
@@ -110,6 +110,10 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
 FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   size_t length = p->row->length, i = 0, block = BLOCK * LANES, last = LAST_BLOCK * LANES;
   row_sum sum = {0, wide_zero(), v_set1(-(real)INFINITY)};
+  if (length <= LANES) {
+    add_terms(&sum, p, 0, 1, false, flags);
+    return sum;
+  }
   for (; i + block <= length; i += block) add_terms(&sum, p, i, BLOCK, true, flags);
   for (; block > last && i + last <= length; i += last)
     add_terms(&sum, p, i, LAST_BLOCK, true, flags);
@@ -179,12 +183,17 @@ static inline storage *out_of(const fsm_slices *s, size_t outer) {
  * division or a logarithm, all of them wait for together. */
 typedef struct {
   const fsm_slices *slices;
+  const fsm_call *call; /* that the slices belong to, if to any */
   size_t first, count;
   const real *max;
   size_t count_ahead; /* rows of the next group, and those of their maxima that are known */
   real *max_ahead;
   bool is_known_ahead[LANES];
+  bool splits[LANES]; /* of calls: which rows have ties apart */
 } group;
+
+/* Whether rows have ties apart. */
+typedef enum { NO_ROW, EVERY_ROW, SOME_ROWS } splitting;
 
 static inline line group_row(const group *g, size_t k) { return row_of(g->slices, g->first + k); }
 static inline storage *group_out(const group *g, size_t k) {
@@ -236,22 +245,22 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
   return f;
 }
 
-/* The sum of the terms of row k: for softmax, which `stores` them, of all; for a logarithm without
- * ties. The maximum of the row ahead may be found on the way: its elements come from a farther
- * cache while nothing has to wait for them. */
+/* The sum of the terms of row k, which it `stores`, or `splits` for a logarithm. The maximum of the
+ * row ahead may be found on the way: its elements come from a farther cache while nothing has to
+ * wait for them. */
 FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real *scratch,
-                                    const bool stores, const bool masked) {
+                                    const bool stores, const bool splits, const bool masked) {
   line row = group_row(g, k), ahead = row;
   if (k < g->count_ahead) ahead = group_row(g, g->count + k);
   term_pass p = {&row, f, v_set1(g->max[k]), stores ? group_out(g, k) : NULL, scratch, &ahead};
   g->is_known_ahead[k] = false;
   if (masked || v_first(f->origin) != 0)
     return sum_of_row(
-        &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = !stores});
+        &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = splits});
   if (!LOOKS_AHEAD || k >= g->count_ahead)
-    return sum_of_row(&p, (term_flags){.stores = stores, .splits = !stores});
+    return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
   row_sum sum =
-      sum_of_row(&p, (term_flags){.stores = stores, .splits = !stores, .looks_ahead = true});
+      sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
   g->max_ahead[k] = v_reduce_max(sum.max_ahead);
   g->is_known_ahead[k] = true;
   return sum;
@@ -266,7 +275,7 @@ FSM_INLINE void look_ahead(group *g, size_t k, const bool masked) {
 
 /* The sums of the rows' terms; elements of row k begin at scratch[k * step]. */
 FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scratch, size_t step,
-                                  const bool stores, const bool masked) {
+                                  const bool stores, const splitting splits, const bool masked) {
   double ties[LANES], hi[LANES], lo[LANES];
   for (size_t k = 0; k < LANES; k++) {
     ties[k] = hi[k] = 1;
@@ -274,7 +283,10 @@ FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scr
   }
   for (size_t k = 0; k < g->count; k++) {
     exp_frame f = frame_of_row(frames, k);
-    row_sum sum = sum_of_group_row(g, k, &f, scratch ? scratch + k * step : NULL, stores, masked);
+    real *terms = scratch ? scratch + k * step : NULL;
+    row_sum sum = splits == EVERY_ROW || (splits == SOME_ROWS && g->splits[k])
+                      ? sum_of_group_row(g, k, &f, terms, stores, true, masked)
+                      : sum_of_group_row(g, k, &f, terms, stores, false, masked);
     double total[2];
     wide_total(sum.rest, total);
     ties[k] = (double)sum.ties;
@@ -295,7 +307,7 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, scratch, step, true, masked);
+  term_sum sums = sums_of_group(g, &frames, scratch, step, true, NO_ROW, masked);
   vec_pair scales = scale_of(&sums.rest, max);
   real hi[LANES], lo[LANES];
   v_store_real(hi, scales.hi);
@@ -316,12 +328,9 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   }
 }
 
-FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
-  vec max = load_lanes(g->max, g->count);
-  exp_frame frame = frame_of(max, t);
-  frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, masked);
-  doubles log_sum = log_of_sum(&sums, max, &frame);
+FSM_INLINE doubles logs_of_sums(const group *g, const term_sum *sums, vec max,
+                                const exp_frame *frame, const bool masked) {
+  doubles log_sum = log_of_sum(sums, max, frame);
   double logs[LANES];
   doubles_store(log_sum, logs);
   for (size_t k = 0; k < g->count; k++)
@@ -330,6 +339,14 @@ FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool ma
       logs[k] = log_of_nonfinite_sum(&row, masked);
     }
   return doubles_load(logs);
+}
+
+FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  frame_lanes frames = lanes_of_frame(&frame);
+  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, EVERY_ROW, masked);
+  return logs_of_sums(g, &sums, max, &frame, masked);
 }
 
 FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
@@ -369,12 +386,14 @@ FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked)
   }
 }
 
-FSM_INLINE void for_each_group_if(const fsm_slices *s, group_kernel *kernel, const bool masked) {
+FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, group_kernel *kernel,
+                                  const bool masked) {
   size_t most = rows_in_group(s->length);
   tempering t = tempering_set1(tempering_of(1));
   real maxima[2][LANES] = {{0}};
   group g;
   g.slices = s;
+  g.call = call;
   g.first = 0;
   g.count_ahead = s->outer < most ? s->outer : most;
   for (size_t k = 0; k < g.count_ahead; k++) {
@@ -396,9 +415,9 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, group_kernel *kernel, con
 
 FSM_INLINE void for_each_group(const fsm_slices *s, group_kernel *kernel) {
   if (s->where)
-    for_each_group_if(s, kernel, true);
+    for_each_group_if(s, NULL, kernel, true);
   else
-    for_each_group_if(s, kernel, false);
+    for_each_group_if(s, NULL, kernel, false);
 }
 
 static void softmax_rows(const fsm_slices *s) { for_each_group(s, softmax_group); }

@@ -177,36 +177,57 @@ static void log_softmax_of_elements(const ranking *r, size_t k, real max, double
   }
 }
 
-FSM_INLINE void top_k_slice(const slice *s) {
+static ranking ranking_of(const slice *s) {
   const fsm_call *c = s->call;
   ranking r = {&s->x,
-               elements_of(&c->values, s->outer, s->inner),
+               elements_of(&c->values, s->outer, 0),
                index_of(s),
                c->values.length,
                c->index.length,
                0,
                c->k};
   rank_largest(&r);
-  tempering t = tempering_set1(tempering_of(1));
-  real maximum = *value_at(&r, 0);
-  vec max = v_set1(maximum);
-  exp_frame f = frame_of(max, &t);
-  vec_pair scale = pair_set1(NAN, NAN);
-  double log = NAN;
-  if (!is_finite(maximum)) {
-    log = log_of_nonfinite_sum(&s->x, false);
-  } else if (c->log) {
-    term_sum sum = sum_of_slice(&s->x, max, &f, NULL, true);
-    log = first_of(log_of_sum(&sum, max, &f).part[0]);
-  } else {
-    scale = softmax_scale(&s->x, max, &f);
-  }
-  if (c->log)
-    log_softmax_of_elements(&r, c->k, maximum, log);
-  else
-    softmax_of_elements(&r, c->k, &f, scale);
+  return r;
 }
 
-static void top_k(const fsm_call *c) { for_each_slice(c, top_k_slice); }
+FSM_INLINE void log_top_k_group(group *g, const tempering *t, const bool masked) {
+  known n[LANES];
+  split_rows(g, true);
+  know_group(g, t, n, false, masked);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    look_ahead(g, k, masked);
+    ranking r = ranking_of(&s);
+    log_softmax_of_elements(&r, g->call->k, n[k].max, n[k].log);
+  }
+}
+
+FSM_INLINE void top_k_group(group *g, const tempering *t, const bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  frame_lanes frames = lanes_of_frame(&frame);
+  split_rows(g, false);
+  term_sum sums = sums_of_call(g, &frame, false);
+  vec_pair scales = scale_of(&sums.rest, max);
+  real hi[LANES], lo[LANES];
+  v_store_real(hi, scales.hi);
+  v_store_real(lo, scales.lo);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    exp_frame f = frame_of_row(&frames, k);
+    look_ahead(g, k, masked);
+    ranking r = ranking_of(&s);
+    softmax_of_elements(&r, g->call->k, &f, (vec_pair){v_set1(hi[k]), v_set1(lo[k])});
+  }
+}
+
+static void top_k_rows(const fsm_call *c) {
+  if (c->log)
+    call_groups(c, log_top_k_group, false);
+  else
+    call_groups(c, top_k_group, false);
+}
+
+static void top_k(const fsm_call *c) { as_rows(c, top_k_rows); }
 
 #endif
