@@ -50,6 +50,17 @@ def test_many_columns(api, columns, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [2, 3, 7, 10, 24, 49, 100, 300])
+def test_columns_far_apart(api, columns, dtype):
+    """Narrow rows may be worked on together, and logits far from 0 in a way of their own."""
+    for length in (131, 300):
+        x, exact = known(columns, length, dtype)
+        assert_all_accurate(api, x, exact, ARRANGEMENTS["columns"])
+        some_far = x + np.where(np.arange(columns) % 3 == 1, 1e6, 0.0)[:, np.newaxis].astype(dtype)
+        assert_all_accurate(api, some_far, oracle.exact(some_far), ARRANGEMENTS["columns"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4), (0, 0), (4, 2, 0)], ids=str)
 def test_no_elements(api, shape, dtype):
     x = np.empty(shape, dtype)

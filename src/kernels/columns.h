@@ -5,8 +5,9 @@
  * nearest cache. Passes and memory touched per element are those of rows.h.
  *
  * Where columns are few and the rows follow each other without a gap, several rows are fused to one
- * that fills the tile: a column is then several columns of the tile, whose maxima and sums are
- * folded. */
+ * that is a whole number of vectors, if the tile has room: a column is then several columns of the
+ * tile. Their maxima and sums are folded to those of the first, and what follows from these is
+ * repeated for the others. */
 #ifndef FSM_KERNELS_COLUMNS_H
 #define FSM_KERNELS_COLUMNS_H
 
@@ -70,18 +71,26 @@ FSM_INLINE void max_step(tile *t, size_t row, const size_t rows, size_t v, size_
   t->max[v] = max;
 }
 
-/* Add terms to the sums of their columns. */
-FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                         const bool stores, const bool masked) {
-  exp_frame f = t->frame[v];
-  vec x[BLOCK], shifted[BLOCK];
-  exp_term term[BLOCK];
+/* The elements and terms of vector v, whose frame is f. */
+FSM_INLINE void tile_terms(exp_term *term, vec *x, const tile *t, const exp_frame *f, size_t row,
+                           const size_t rows, size_t v, size_t width, const bool shifts,
+                           const bool masked) {
+  vec shifted[BLOCK];
   for (size_t k = 0; k < rows; k++) {
     line s = tile_row(t, t->x, t->x_stride, row + k);
     x[k] = line_load(&s, v * LANES, width, masked);
-    shifted[k] = v_sub(x[k], f.origin);
+    shifted[k] = shifts ? v_sub(x[k], f->origin) : x[k];
   }
-  exp_terms(term, shifted, &f, rows);
+  exp_terms(term, shifted, f, rows);
+}
+
+/* Add terms to the sums of their columns. */
+FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
+                         const bool stores, const bool shifts, const bool masked) {
+  exp_frame f = t->frame[v];
+  vec x[BLOCK];
+  exp_term term[BLOCK];
+  tile_terms(term, x, t, &f, row, rows, v, width, shifts, masked);
   if (stores) {
     vec value[BLOCK];
     for (size_t k = 0; k < rows; k++) {
@@ -105,26 +114,30 @@ FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_
 
 FSM_INLINE void add_and_store_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                                    const bool masked) {
-  add_step(t, row, rows, v, width, true, masked);
+  add_step(t, row, rows, v, width, true, masked, masked);
 }
 FSM_INLINE void add_only_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                               const bool masked) {
-  add_step(t, row, rows, v, width, false, masked);
+  add_step(t, row, rows, v, width, false, masked, masked);
+}
+
+/* The same where an origin has to be subtracted, which takes a step more for each element. */
+FSM_INLINE void add_and_store_shifted_step(tile *t, size_t row, const size_t rows, size_t v,
+                                           size_t width, const bool masked) {
+  add_step(t, row, rows, v, width, true, true, masked);
+}
+FSM_INLINE void add_only_shifted_step(tile *t, size_t row, const size_t rows, size_t v,
+                                      size_t width, const bool masked) {
+  add_step(t, row, rows, v, width, false, true, masked);
 }
 
 FSM_INLINE void scale_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                            const bool masked) {
   vec_pair scale = t->scale[v];
   exp_frame f = t->frame[v];
+  vec x[BLOCK];
   exp_term term[BLOCK];
-  if (!KEEPS_TERMS) { /* they have to be found again */
-    vec shifted[BLOCK];
-    for (size_t k = 0; k < rows; k++) {
-      line s = tile_row(t, t->x, t->x_stride, row + k);
-      shifted[k] = v_sub(line_load(&s, v * LANES, width, masked), f.origin);
-    }
-    exp_terms(term, shifted, &f, rows);
-  }
+  if (!KEEPS_TERMS) tile_terms(term, x, t, &f, row, rows, v, width, true, masked); /* found again */
   for (size_t k = 0; k < rows; k++) {
     storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
     line s = tile_row(t, out, 0, row + k);
@@ -153,56 +166,73 @@ static inline size_t tile_width(const tile *t, size_t v) {
   return left < LANES ? left : LANES;
 }
 
-/* Give each column the largest of the maxima of the columns it was fused to, and each of those the
- * same. */
-static void fold_maxima(tile *t) {
-  real max[TILE];
-  for (size_t v = 0; v < t->vectors; v++) v_store_real(max + v * LANES, t->max[v]);
-  for (size_t c = t->columns; c < t->width; c++)
-    if (max[c] > max[c % t->columns]) max[c % t->columns] = max[c];
-  for (size_t c = t->columns; c < t->width; c++) max[c] = max[c % t->columns];
-  for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_load_real(max + v * LANES);
+static inline bool is_fused(const tile *t) { return t->columns < t->width; }
+
+/* Vectors that hold the columns there really are. */
+static inline size_t folded_vectors(const tile *t) { return (t->columns + LANES - 1) / LANES; }
+
+/* Repeat what was found for the columns there really are, which is `parts` vectors for each vector
+ * of them, for those that they were fused to. */
+static void spread(const tile *t, void *found, size_t parts) {
+  real lanes[TILE + LANES];
+  for (size_t p = 0; p < parts; p++) {
+    vec *part = (vec *)found + p;
+    for (size_t v = 0; v < folded_vectors(t); v++) v_store_real(lanes + v * LANES, part[v * parts]);
+    for (size_t c = t->columns; c < t->width; c += t->columns)
+      memcpy(lanes + c, lanes, t->columns * sizeof *lanes);
+    v_store_real(lanes + t->width, v_set1(0));
+    for (size_t v = 0; v < t->vectors; v++) part[v * parts] = v_load_real(lanes + v * LANES);
+  }
 }
 
-/* The same for sums. */
+static void fold_maxima(tile *t) {
+  real lanes[TILE + LANES];
+  for (size_t v = 0; v < t->vectors; v++) v_store_real(lanes + v * LANES, t->max[v]);
+  v_store_real(lanes + t->width, v_set1(-(real)INFINITY));
+  for (size_t v = 0; v < folded_vectors(t); v++)
+    for (size_t c = t->columns; c < t->width; c += t->columns)
+      t->max[v] = v_max(v_load_real(lanes + c + v * LANES), t->max[v]);
+  spread(t, t->max, 1);
+}
+
 static void fold_sums(tile *t) {
   double ties[TILE], hi[TILE], lo[TILE];
   for (size_t v = 0; v < t->vectors; v++) {
     doubles_store(t->sum[v].ties, ties + v * LANES);
     wide_store(t->sum[v].rest, hi + v * LANES, lo + v * LANES);
   }
-  for (size_t c = t->columns; c < t->width; c++) {
-    size_t to = c % t->columns;
-    add_to_pair(&hi[to], &lo[to], hi[c], lo[c]);
-    ties[to] += ties[c];
-  }
-  for (size_t c = t->columns; c < t->width; c++) {
-    ties[c] = ties[c % t->columns];
-    hi[c] = hi[c % t->columns];
-    lo[c] = lo[c % t->columns];
-  }
-  for (size_t v = 0; v < t->vectors; v++) {
+  for (size_t from = t->columns; from < t->width; from += t->columns)
+    for (size_t c = 0; c < t->columns; c++) {
+      add_to_pair(&hi[c], &lo[c], hi[from + c], lo[from + c]);
+      ties[c] += ties[from + c];
+    }
+  for (size_t v = 0; v < folded_vectors(t); v++) {
     t->sum[v].ties = doubles_load(ties + v * LANES);
     t->sum[v].rest = wide_load(hi + v * LANES, lo + v * LANES);
   }
 }
 
 /* Maxima, frames and sums: all that comes before the last pass. */
-FSM_INLINE void sum_of_tile(tile *t, tile_step *add, const bool masked) {
+FSM_INLINE void sum_of_tile(tile *t, const bool stores, const bool masked) {
   for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_set1(-(real)INFINITY);
   for_each_block(t, max_step, masked);
-  if (t->columns < t->width) fold_maxima(t);
+  if (is_fused(t)) fold_maxima(t);
+  bool shifted = false;
   for (size_t v = 0; v < t->vectors; v++) {
     t->frame[v] = frame_of(t->max[v], tile_tempering(t, v));
+    shifted |= !v_all(v_equal(t->frame[v].origin, v_set1(0)));
     t->rest[v] = wide_zero();
     t->ties[v] = v_count_zero();
   }
-  for_each_block(t, add, masked);
+  if (!masked && shifted)
+    for_each_block(t, stores ? add_and_store_shifted_step : add_only_shifted_step, false);
+  else
+    for_each_block(t, stores ? add_and_store_step : add_only_step, masked);
   for (size_t v = 0; v < t->vectors; v++) {
     for (int p = 0; p < PARTS; p++) t->sum[v].ties.part[p] = v_count_part(t->ties[v], p);
     t->sum[v].rest = t->rest[v];
   }
-  if (t->columns < t->width) fold_sums(t);
+  if (is_fused(t)) fold_sums(t);
 }
 
 /* log_of_nonfinite_sum of a column. */
@@ -236,20 +266,22 @@ FSM_INLINE doubles tile_log_of_sum(const tile *t, size_t v) {
 }
 
 FSM_INLINE void softmax_tile(tile *t, const bool masked) {
-  sum_of_tile(t, add_and_store_step, masked);
-  for (size_t v = 0; v < t->vectors; v++) t->scale[v] = scale_of(&t->sum[v].rest, t->max[v]);
+  sum_of_tile(t, true, masked);
+  for (size_t v = 0; v < folded_vectors(t); v++) t->scale[v] = scale_of(&t->sum[v].rest, t->max[v]);
+  if (is_fused(t)) spread(t, t->scale, sizeof *t->scale / sizeof(vec));
   for_each_block(t, scale_step, masked);
 }
 
 FSM_INLINE void log_softmax_tile(tile *t, const bool masked) {
-  sum_of_tile(t, add_only_step, masked);
-  for (size_t v = 0; v < t->vectors; v++)
+  sum_of_tile(t, false, masked);
+  for (size_t v = 0; v < folded_vectors(t); v++)
     t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), tile_log_of_sum(t, v));
+  if (is_fused(t)) spread(t, t->log, sizeof *t->log / sizeof(vec));
   for_each_block(t, log_step, masked);
 }
 
 FSM_INLINE void logsumexp_tile(tile *t, const bool masked) {
-  sum_of_tile(t, add_only_step, masked);
+  sum_of_tile(t, false, masked);
   line s = {t->out, t->columns, NULL, 0};
   for (size_t c = 0; c < t->columns; c += LANES) {
     size_t left = t->columns - c, v = c / LANES;
@@ -262,8 +294,20 @@ FSM_INLINE void logsumexp_tile(tile *t, const bool masked) {
 static inline size_t rows_to_fuse(const fsm_slices *s) {
   ptrdiff_t inner = (ptrdiff_t)s->inner;
   if (s->where || s->temperature || s->x_length != inner || s->out_length != inner) return 1;
-  size_t most = TILE / s->inner, enough = s->length / 16;
-  return most < 2 || enough < 2 ? 1 : most < enough ? most : enough;
+  size_t room = TILE / s->inner, enough = s->length / 16, whole_vectors = 1;
+  size_t most = room < enough ? room : enough;
+  while (whole_vectors * s->inner % LANES > 0) whole_vectors++;
+  return most < 2 ? 1 : whole_vectors <= most ? whole_vectors : most;
+}
+
+/* The columns of the first tile: of several, those up to the first cache line. Where a line holds a
+ * part of two vectors, and the lines of neighbouring rows compete for the same places in the cache,
+ * it would be fetched twice. */
+static inline size_t first_tile(const fsm_slices *s, size_t outer) {
+  enum { LINE = 64 / sizeof(storage) };
+  const storage *x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer;
+  size_t past_a_line = (uintptr_t)x / sizeof(storage) % LINE;
+  return s->inner > TILE && past_a_line > 0 ? LINE - past_a_line : TILE;
 }
 
 typedef void tile_kernel(tile *t, const bool masked);
@@ -284,8 +328,9 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
   t.where_length = s->where_length;
   t.where_inner = s->where_inner;
   for (size_t outer = 0; outer < s->outer; outer++)
-    for (size_t c = 0; c < s->inner; c += TILE) {
-      t.columns = s->inner - c < TILE ? s->inner - c : TILE;
+    for (size_t c = 0; c < s->inner; c += t.columns) {
+      size_t most = c == 0 ? first_tile(s, outer) : TILE;
+      t.columns = s->inner - c < most ? s->inner - c : most;
       t.width = t.columns * fused;
       t.vectors = (t.width + LANES - 1) / LANES;
       t.x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer + c;
