@@ -58,6 +58,7 @@ enum {
   MOST_FUSED = 128,
   TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
+  WORTH_WAKING = 4, /* shares */
 };
 
 static void cut_outer(division *d, size_t parts) {
@@ -119,7 +120,7 @@ static void run(division *d, int workers) {
   }
   if (threads > 1 && d->scratch_size) d->scratch = malloc((size_t)(threads - 1) * d->scratch_size);
   if (threads > 1 && (d->scratch || !d->scratch_size)) {
-    fsm_do_all(run_part, d, d->parts, threads);
+    fsm_do_all(run_part, d, d->parts, threads, shares >= WORTH_WAKING);
   } else {
     block all = {0, d->outer, 0, d->inner};
     d->run(d->work, &all, NULL);
@@ -151,7 +152,7 @@ static void run_slices(const void *work, const block *part, void *unused) {
 }
 
 static void each_in_team(void *team, fsm_task *task, void *work, int tasks) {
-  fsm_do_all(task, work, tasks, *(const int *)team);
+  fsm_do_all(task, work, tasks, *(const int *)team, true);
 }
 
 /* Rows that are long and too few for even shares: the threads do one after another, together. */

@@ -36,8 +36,8 @@ static int thread_number(void) {
 #endif
 }
 
-void fsm_do_all(fsm_task *task, void *work, int tasks, int threads) {
-  (void)threads; /* unused without OpenMP */
+void fsm_do_all(fsm_task *task, void *work, int tasks, int threads, bool wakes) {
+  (void)threads, (void)wakes; /* unused without OpenMP */
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 #endif
@@ -74,6 +74,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wanting = PTHREAD_COND_INITIALIZER; /* a job has come */
 static job *jobs;
 static int helpers, spinning, sleeping;
+static double last_end;  /* of a job */
 static atomic_int calls; /* for help, so far; it may wrap around */
 static atomic_int busy;
 static int busy_add(int n) { return atomic_fetch_add(&busy, n); }
@@ -126,6 +127,9 @@ static double seconds(void) {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+/* Seconds between calls that follow each other: about twice what it takes to wake a thread. */
+#define SERIES 100e-6
 
 /* Whether the number changes within about the time that it takes to put a thread to sleep and wake
  * it. Whoever waits for the processor meanwhile gets it: that may be the thread to change it. */
@@ -192,9 +196,11 @@ static bool add_helper(void) {
   return is_made;
 }
 
-static void call_for_help(job *j) {
+static void call_for_help(job *j, bool wakes) {
   pthread_mutex_lock(&lock);
   if (!watches_forks) j->wanted = 0;
+  bool is_in_series = seconds() - last_end < SERIES;
+  if (!wakes && !is_in_series && j->wanted > spinning) j->wanted = spinning;
   j->after = jobs;
   jobs = j;
   atomic_fetch_add(&calls, 1);
@@ -219,16 +225,17 @@ static void dismiss(job *j) {
   /* Not before the last of them has given up the lock, and with it the job. */
   pthread_mutex_lock(&lock);
   while (atomic_load(&j->helping) > 0) pthread_cond_wait(&j->all_left, &lock);
+  last_end = seconds();
   pthread_mutex_unlock(&lock);
 }
 
-void fsm_do_all(fsm_task *task, void *work, int tasks, int threads) {
+void fsm_do_all(fsm_task *task, void *work, int tasks, int threads, bool wakes) {
   job j = {.task = task, .work = work, .tasks = tasks, .wanted = threads - 1};
   atomic_init(&j.next, 0);
   atomic_init(&j.helping, 0);
   fegetenv(&j.rounding);
   pthread_cond_init(&j.all_left, NULL);
-  call_for_help(&j);
+  call_for_help(&j, wakes);
   take_tasks(&j, 0);
   dismiss(&j);
   pthread_cond_destroy(&j.all_left);

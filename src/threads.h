@@ -2,11 +2,14 @@
 #ifndef FSM_THREADS_H
 #define FSM_THREADS_H
 
+#include <stdbool.h>
+
 #include "fastsoftmax.h"
 
 /* Do all tasks, in any order, in at most `threads` threads, the calling one included; return when
- * all are done. */
-void fsm_do_all(fsm_task *task, void *work, int tasks, int threads);
+ * all are done. Threads that sleep are woken if it `wakes` them, or if the last such call ended
+ * just now and more are likely to come: to wake one takes as long as a small call. */
+void fsm_do_all(fsm_task *task, void *work, int tasks, int threads, bool wakes);
 
 /* The number of threads, at most `workers`, that a call may use now; fsm_leave gives them back. */
 int fsm_enter(int workers);
