@@ -184,6 +184,21 @@ def test_softmax_logsumexp_is_both(api, name, dtype):
         np.testing.assert_array_equal(log_sum_again, log_sum)
 
 
+@pytest.mark.parametrize("length", [1, 5, 16, 40, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_logsumexp_in_place_of_rows_without_a_finite_maximum(api, dtype, length):
+    x = np.random.default_rng(0).normal(0.0, 3.0, (20, length)).astype(dtype)
+    x[2, 0] = x[3, :] = x[4, -1] = np.inf
+    x[5] = x[6] = -np.inf
+    x[4, 0] = x[6, -1] = x[7, length // 2] = np.nan
+    wanted = api.softmax(x, -1), api.logsumexp(x, -1)
+    assert np.isinf(wanted[1][[2, 3, 5]]).all()
+    for given in (x.copy(), x[:, ::-1].copy()[:, ::-1], x.copy("F")):
+        values, log_sum = api.softmax_logsumexp(given, -1, out=given)
+        np.testing.assert_allclose(values, wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(log_sum, wanted[1], rtol=1e-5)
+
+
 @given(x=strategies.arrays(strategies.REAL + strategies.INTEGER), data=st.data())
 def test_softmax_logsumexp_has_the_shapes_and_special_values_of_both(api, x, data):
     axis = data.draw(strategies.axes(x.ndim))

@@ -187,17 +187,23 @@ static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
 static void know_group(group *g, const tempering *t, known *known_rows, bool stores, bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
+  double of_nonfinite[LANES]; /* found while the row is there */
+  for (size_t k = 0; k < g->count; k++)
+    if (!is_finite(g->max[k])) {
+      line row = group_row(g, k);
+      of_nonfinite[k] = log_of_nonfinite_sum(&row, masked);
+    }
   term_sum sums = sums_of_call(g, &frame, stores);
   double ties[LANES], logs[LANES], rest[2][LANES], largest[2][LANES];
   doubles_store(sums.ties, ties);
-  doubles_store(logs_of_sums(g, &sums, max, &frame, masked), logs);
+  doubles_store(log_of_sum(&sums, max, &frame), logs);
   wide_store(sums.rest, rest[0], rest[1]);
   wide_store(largest_term(max, &frame), largest[0], largest[1]);
   for (size_t k = 0; k < g->count; k++) {
     known *n = &known_rows[k];
     n->max = g->max[k];
     n->ties = ties[k];
-    n->log = logs[k];
+    n->log = is_finite(n->max) ? logs[k] : of_nonfinite[k];
     if (stores)
       know_shares(n, (double[]){largest[0][k], largest[1][k]}, (double[]){rest[0][k], rest[1][k]});
   }

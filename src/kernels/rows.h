@@ -328,25 +328,19 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   }
 }
 
-FSM_INLINE doubles logs_of_sums(const group *g, const term_sum *sums, vec max,
-                                const exp_frame *frame, const bool masked) {
-  doubles log_sum = log_of_sum(sums, max, frame);
+FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
+  vec max = load_lanes(g->max, g->count);
+  exp_frame frame = frame_of(max, t);
+  frame_lanes frames = lanes_of_frame(&frame);
+  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, EVERY_ROW, masked);
   double logs[LANES];
-  doubles_store(log_sum, logs);
+  doubles_store(log_of_sum(&sums, max, &frame), logs);
   for (size_t k = 0; k < g->count; k++)
     if (!is_finite(g->max[k])) {
       line row = group_row(g, k);
       logs[k] = log_of_nonfinite_sum(&row, masked);
     }
   return doubles_load(logs);
-}
-
-FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
-  vec max = load_lanes(g->max, g->count);
-  exp_frame frame = frame_of(max, t);
-  frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, EVERY_ROW, masked);
-  return logs_of_sums(g, &sums, max, &frame, masked);
 }
 
 FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
