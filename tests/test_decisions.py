@@ -193,8 +193,8 @@ def test_softmax_logsumexp_in_place_of_rows_without_a_finite_maximum(api, dtype,
     x[4, 0] = x[6, -1] = x[7, length // 2] = np.nan
     wanted = api.softmax(x, -1), api.logsumexp(x, -1)
     assert np.isinf(wanted[1][[2, 3, 5]]).all()
-    for given in (x.copy(), x[:, ::-1].copy()[:, ::-1], x.copy("F")):
-        values, log_sum = api.softmax_logsumexp(given, -1, out=given)
+    for placed in (x.copy(), x[:, ::-1].copy()[:, ::-1], x.copy("F")):
+        values, log_sum = api.softmax_logsumexp(placed, -1, out=placed)
         np.testing.assert_allclose(values, wanted[0], rtol=1e-5)
         np.testing.assert_allclose(log_sum, wanted[1], rtol=1e-5)
 
