@@ -1,4 +1,4 @@
-"""Every backend of this machine as an object; the tests' randomness pinned."""
+"""Every backend of this machine as an object, or the one in force; the tests' randomness pinned."""
 
 import os
 
@@ -7,6 +7,9 @@ import pytest
 
 from fastsoftmax import _backend
 from fastsoftmax._functions import Functions
+
+# Where the environment names a backend, the objects of others would be no different for it.
+NAMED = os.environ.get("FASTSOFTMAX_BACKEND")
 
 REQUIRED = frozenset(filter(None, os.environ.get("FASTSOFTMAX_REQUIRE", "").split(",")))
 
@@ -29,7 +32,7 @@ def pytest_configure() -> None:
         )
 
 
-@pytest.fixture(scope="session", params=_backend.BACKENDS)
+@pytest.fixture(scope="session", params=[NAMED] if NAMED else _backend.BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of a backend that this machine has."""
     name = request.param

@@ -12,6 +12,8 @@
 #ifndef FSM_KERNELS_ROWS_H
 #define FSM_KERNELS_ROWS_H
 
+#include "cpu.h"
+
 /* The largest element that takes part; -inf if there is none, or none but NaN. */
 FSM_INLINE real row_max(const line *s, const bool masked) {
   vec m[4];
@@ -189,8 +191,12 @@ typedef struct {
   size_t count_ahead; /* rows of the next group, and those of their maxima that are known */
   real *max_ahead;
   bool is_known_ahead[LANES];
+  bool is_far;        /* the last-level cache does not keep the array */
   bool splits[LANES]; /* of calls: which rows have ties apart */
 } group;
+
+/* What is far away is read fastest row by row: where the last-level cache does not keep the array,
+ * rows are groups of their own, and the next one is read while the division is under way. */
 
 /* Whether rows have ties apart. */
 typedef enum { NO_ROW, EVERY_ROW, SOME_ROWS } splitting;
@@ -257,7 +263,7 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
   if (masked || v_first(f->origin) != 0)
     return sum_of_row(
         &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = splits});
-  if (!LOOKS_AHEAD || k >= g->count_ahead)
+  if (!LOOKS_AHEAD || g->is_far || k >= g->count_ahead)
     return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
   row_sum sum =
       sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
@@ -382,12 +388,14 @@ FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked)
 
 FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, group_kernel *kernel,
                                   const bool masked) {
-  size_t most = rows_in_group(s->length);
+  bool is_far = s->length * s->outer * sizeof(storage) > fsm_cpu_cache_sizes().last / 3;
+  size_t most = is_far ? 1 : rows_in_group(s->length);
   tempering t = tempering_set1(tempering_of(1));
   real maxima[2][LANES] = {{0}};
   group g;
   g.slices = s;
   g.call = call;
+  g.is_far = is_far;
   g.first = 0;
   g.count_ahead = s->outer < most ? s->outer : most;
   for (size_t k = 0; k < g.count_ahead; k++) {
