@@ -41,6 +41,7 @@ typedef struct {
   const unsigned char
       *where; /* NULL for all; otherwise 1 where an element takes part and 0 elsewhere */
   ptrdiff_t where_outer, where_length, where_inner;
+  size_t elements; /* of the array that these slices are a part of; 0 if they are all of it */
   fsm_each *each; /* does the parts of long rows; NULL for the calling thread alone */
   void *team;
 } fsm_slices;
@@ -76,6 +77,7 @@ typedef struct {
   double label_smoothing; /* from 0 to 1 */
   double scale;           /* of gradients of losses; of the second derivatives */
   void *scratch;          /* FSM_SCRATCH elements where inner > 1 */
+  size_t elements;        /* of x, if this is a part of the call; otherwise 0 */
 } fsm_call;
 
 /* Elements of scratch: columns are worked on as rows, FSM_COLUMNS of them at a time. */

@@ -143,6 +143,7 @@ static void run_slices(const void *work, const block *part, void *unused) {
   fsm_slices some = *s;
   some.outer = part->outers;
   some.inner = part->inners;
+  some.elements = s->outer * s->length * s->inner;
   some.x = (const char *)s->x + (o * s->x_outer + i) * size;
   some.out = (char *)s->out + (o * s->out_outer + i) * size;
   if (s->temperature)
@@ -164,6 +165,7 @@ static bool run_long_rows(fsm_kernel *kernel, const fsm_slices *slices, int work
   bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads;
   if (is_for_team) {
     fsm_slices rows = *slices;
+    rows.elements = rows.outer * rows.length;
     rows.each = each_in_team;
     rows.team = &threads;
     kernel(&rows);
@@ -206,6 +208,7 @@ static void run_call(const void *work, const block *part, void *scratch) {
   fsm_call some = *c;
   some.outer = part->outers;
   some.inner = part->inners;
+  some.elements = c->outer * c->length * c->inner;
   some.x = array_from(c->x, size, part);
   some.other = array_from(c->other, size, part);
   some.where = array_from(c->where, 1, part);

@@ -13,7 +13,8 @@ CANARY = 0x5A
 @pytest.mark.parametrize("length", [4096, 5003, 20011])
 @pytest.mark.parametrize("offset", [0, 1, 7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_large_array_is_its_rows(api, dtype, offset, length):
+@pytest.mark.parametrize("function", ["softmax", "log_softmax"])
+def test_a_large_array_is_its_rows(api, function, dtype, offset, length):
     """The same bits as row by row, and nothing written beside the result, wherever it begins."""
     if api._kernels.name == "numpy":
         pytest.skip("nothing is streamed")
@@ -24,12 +25,32 @@ def test_a_large_array_is_its_rows(api, dtype, offset, length):
     begin = -memory.ctypes.data % 64 + offset * itemsize
     out = memory[begin : begin + x.nbytes].view(dtype).reshape(x.shape)
 
-    api.softmax(x, axis=-1, out=out, workers=1)
+    call = getattr(api, function)
+    call(x, axis=-1, out=out, workers=1)
     for some in (slice(0, 40), slice(rows - 40, rows)):
-        np.testing.assert_array_equal(out[some], api.softmax(x[some], axis=-1))
-    np.testing.assert_allclose(out.sum(axis=-1, dtype=np.float64), 1, rtol=1e-5)
+        np.testing.assert_array_equal(out[some], call(x[some], axis=-1))
+    shares = out if function == "softmax" else np.exp(out)
+    np.testing.assert_allclose(shares.sum(axis=-1, dtype=np.float64), 1, rtol=1e-5)
     assert (memory[:begin] == CANARY).all()
     assert (memory[begin + x.nbytes :] == CANARY).all()
+
+
+def test_logsumexp_of_a_large_array_is_that_of_its_rows(api):
+    x = np.random.default_rng(0).normal(0, 5, (2000, 6000)).astype(np.float32)
+    result = api.logsumexp(x, axis=-1)
+    for some in (slice(0, 3), slice(1997, 2000)):
+        np.testing.assert_array_equal(result[some], api.logsumexp(x[some], axis=-1))
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_special_values_in_a_row_that_is_streamed(api, special):
+    """They change that row, and neither the one before nor the one after."""
+    x = np.random.default_rng(0).normal(0, 5, (1700, 5003)).astype(np.float32)
+    expected = api.log_softmax(x[799:802], axis=-1)
+    x[800] = special
+    result = api.log_softmax(x, axis=-1)
+    np.testing.assert_array_equal(result[[799, 801]], expected[[0, 2]])
+    assert np.isnan(result[800]).all()
 
 
 @pytest.mark.parametrize("offset", [0, 3])
@@ -47,14 +68,36 @@ def test_a_row_beyond_the_cache_is_within_the_bound(api, centre, offset):
     memory = np.full(x.nbytes + 256, CANARY, np.uint8)
     begin = -memory.ctypes.data % 64 + offset * 4
     out = memory[begin : begin + x.nbytes].view(np.float32)
+    distances = x.astype(np.float64) - float(x.max())
+    terms = np.exp(distances)
+    log_sum = np.log(terms.sum())
 
-    api.softmax(x, out=out, workers=1)
-    terms = np.exp(x.astype(np.float64) - float(x.max()))
-    wanted = terms / terms.sum()
-    assert (np.abs(out - wanted) <= 3 * np.spacing(wanted.astype(np.float32))).all()
-    assert (memory[:begin] == CANARY).all()
-    assert (memory[begin + x.nbytes :] == CANARY).all()
-    np.testing.assert_array_equal(api.softmax(x, workers=3), out)
+    for function, wanted, ulps in (
+        (api.softmax, terms / terms.sum(), 3),
+        (api.log_softmax, distances - log_sum, 2),
+    ):
+        function(x, out=out, workers=1)
+        finite = np.isfinite(wanted)
+        unit = np.spacing(np.abs(wanted[finite]).astype(np.float32))
+        assert (np.abs(out[finite] - wanted[finite]) <= ulps * unit).all()
+        np.testing.assert_array_equal(np.isfinite(out), finite)
+        assert (memory[:begin] == CANARY).all()
+        assert (memory[begin + x.nbytes :] == CANARY).all()
+        np.testing.assert_array_equal(function(x, workers=3), out)
+    wanted = float(x.max()) + log_sum
+    assert abs(api.logsumexp(x) - wanted) <= 2 * np.spacing(np.float32(wanted))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("at", [[0], [299_999], [5, 250_000], [100, 101]])
+def test_the_logarithm_of_a_row_in_parts_keeps_its_digits(api, at, dtype):
+    """Where nearly all of it goes to one element, or is shared by two, in whichever parts."""
+    x = np.random.default_rng(0).normal(0, 1, 300_001).astype(dtype)
+    x[at] = 40
+    rest = np.exp(np.delete(x, at).astype(np.longdouble) - 40).sum()
+    wanted = -(np.log(np.longdouble(len(at))) + np.log1p(rest / len(at)))
+    got = api.log_softmax(x)[at]
+    assert (np.abs(got - wanted) <= 2 * np.spacing(np.abs(wanted).astype(dtype))).all()
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])

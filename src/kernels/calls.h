@@ -44,6 +44,7 @@ static void for_columns(const fsm_call *c, size_t outer, size_t inner, size_t co
   fsm_call rows = *c;
   rows.outer = columns;
   rows.inner = 1;
+  rows.elements = 0;
   rows.x = (fsm_array){x, stride, 1, 1};
   if (from_other) rows.other = (fsm_array){other, stride, 1, 1};
   if (to_out) rows.out = (fsm_array){out, stride, 1, 1};
@@ -116,7 +117,8 @@ FSM_INLINE void call_groups(const fsm_call *c, group_kernel *kernel, const bool 
                   .out_length = 1,
                   .where = c->where.data,
                   .where_outer = c->where.outer,
-                  .where_length = c->where.length};
+                  .where_length = c->where.length,
+                  .elements = c->elements};
   for_each_group_if(&s, c, kernel, masked);
 }
 
@@ -176,9 +178,9 @@ static void know_shares(known *n, const double largest[2], const double rest[2])
 static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
   frame_lanes frames = lanes_of_frame(frame);
   if (g->slices->where) /* which only softmax_logsumexp has */
-    return sums_of_group(g, &frames, NULL, 0, true, EVERY_ROW, true);
-  if (stores) return sums_of_group(g, &frames, NULL, 0, true, SOME_ROWS, false);
-  return sums_of_group(g, &frames, NULL, 0, false, SOME_ROWS, false);
+    return sums_of_group(g, &frames, NULL, 0, STORE_TERMS, EVERY_ROW, true);
+  if (stores) return sums_of_group(g, &frames, NULL, 0, STORE_TERMS, SOME_ROWS, false);
+  return sums_of_group(g, &frames, NULL, 0, NOTHING, SOME_ROWS, false);
 }
 
 /* The terms are stored where the results go, perhaps in the place of the rows, if it `stores` them;
@@ -222,10 +224,6 @@ static inline vec_pair pair_set1(double hi, double lo) {
   real pair[2];
   set_pair(pair, hi, lo);
   return (vec_pair){v_set1(pair[0]), v_set1(pair[1])};
-}
-
-FSM_INLINE vec load_or_0(const storage *x, size_t i, size_t width) {
-  return width == LANES ? v_load(x + i) : v_load_part(x + i, width, v_set1(0));
 }
 
 /* Where the first element that equals `value` is, from i on; there is one. */

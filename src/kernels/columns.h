@@ -23,6 +23,7 @@ typedef struct {
   size_t length, width, vectors;
   size_t columns;    /* how many there really are: width, or a fraction of it if rows are fused */
   size_t tail_width; /* of one more row that is not as wide: what is left of fused rows */
+  ptrdiff_t x_ahead, out_ahead; /* from an element to that of the next tile; 0 from the last */
   ptrdiff_t slice_stride;
   size_t slice_length; /* the stride and length of a column as it is outside of the tile */
   const tempering *temperings;
@@ -84,6 +85,15 @@ FSM_INLINE void tile_terms(exp_term *term, vec *x, const tile *t, const exp_fram
   exp_terms(term, shifted, f, rows);
 }
 
+/* Fetch what stands in the place of these vectors in the next tile, and the place of its result. */
+FSM_INLINE void fetch_next_tile(const tile *t, size_t row, size_t v) {
+  for (size_t k = 0; k < BLOCK; k++) {
+    ptrdiff_t r = (ptrdiff_t)(row + k), c = (ptrdiff_t)(v * LANES);
+    v_fetch_farther(t->x + r * t->x_stride + c + t->x_ahead);
+    v_fetch_farther(t->out + r * t->out_stride + c + t->out_ahead);
+  }
+}
+
 /* Add terms to the sums of their columns. */
 FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
                          const bool stores, const bool shifts, const bool masked) {
@@ -91,6 +101,7 @@ FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_
   vec x[BLOCK];
   exp_term term[BLOCK];
   tile_terms(term, x, t, &f, row, rows, v, width, shifts, masked);
+  if (rows == BLOCK && width == LANES && t->x_ahead) fetch_next_tile(t, row, v);
   if (stores) {
     vec value[BLOCK];
     for (size_t k = 0; k < rows; k++) {
@@ -310,9 +321,16 @@ static inline size_t first_tile(const fsm_slices *s, size_t outer) {
   return s->inner > TILE && past_a_line > 0 ? LINE - past_a_line : TILE;
 }
 
+/* From a column to that in its place in the next tile. */
+static inline ptrdiff_t to_next_tile(const fsm_slices *s, size_t outer, size_t column,
+                                     size_t columns, ptrdiff_t outer_stride) {
+  if (column + columns < s->inner) return (ptrdiff_t)columns;
+  return outer + 1 < s->outer ? outer_stride - (ptrdiff_t)column : 0;
+}
+
 typedef void tile_kernel(tile *t, const bool masked);
 
-FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
+FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel, const bool reduces) {
   tile t;
   tempering temperings[TILE_VECTORS];
   temperings[0] = tempering_set1(tempering_of(1));
@@ -320,7 +338,7 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
   t.temperings_step = s->temperature ? 1 : 0;
   size_t fused = rows_to_fuse(s);
   t.x_stride = s->x_length * (ptrdiff_t)fused;
-  t.out_stride = s->out_length * (ptrdiff_t)fused;
+  t.out_stride = reduces ? 0 : s->out_length * (ptrdiff_t)fused;
   t.length = s->length / fused;
   t.tail_width = s->length % fused * s->inner;
   t.slice_stride = s->x_length;
@@ -335,6 +353,8 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
       t.vectors = (t.width + LANES - 1) / LANES;
       t.x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer + c;
       t.out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer + c;
+      t.x_ahead = to_next_tile(s, outer, c, t.columns, s->x_outer);
+      t.out_ahead = to_next_tile(s, outer, c, t.columns, s->out_outer);
       t.where = s->where
                     ? s->where + (ptrdiff_t)outer * s->where_outer + (ptrdiff_t)c * s->where_inner
                     : NULL;
@@ -348,8 +368,8 @@ FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel) {
     }
 }
 
-static void softmax_columns(const fsm_slices *s) { for_each_tile(s, softmax_tile); }
-static void log_softmax_columns(const fsm_slices *s) { for_each_tile(s, log_softmax_tile); }
-static void logsumexp_columns(const fsm_slices *s) { for_each_tile(s, logsumexp_tile); }
+static void softmax_columns(const fsm_slices *s) { for_each_tile(s, softmax_tile, false); }
+static void log_softmax_columns(const fsm_slices *s) { for_each_tile(s, log_softmax_tile, false); }
+static void logsumexp_columns(const fsm_slices *s) { for_each_tile(s, logsumexp_tile, true); }
 
 #endif

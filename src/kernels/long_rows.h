@@ -4,10 +4,10 @@
  * alone, and the sums of its parts are added in their order, so the result is the same whoever does
  * them.
  *
- * The passes are those of rows.h, except for a softmax of floats that the caches do not keep:
- * there, each part is summed in a frame of its own, while it is in the second-level cache, and the
- * terms are found again when the sum is known. Memory touched per element: two reads, and one write
- * past the caches. */
+ * The passes are those of rows.h, but for two exceptions where elements are floats. For a
+ * logarithm, each part is summed in a frame of its own, while it is in the second-level cache. So
+ * it is for a softmax that the caches do not keep, of which the terms are found again when the sum
+ * is known. Memory touched per element: one read, or two and one write past the caches. */
 #ifndef FSM_KERNELS_LONG_ROWS_H
 #define FSM_KERNELS_LONG_ROWS_H
 
@@ -30,7 +30,8 @@ typedef struct {
   struct {
     real max;
     double ties, sum[2]; /* of terms, without ties for a logarithm */
-    double n, origin;    /* of a frame of its own: 2^n is what its terms lack, besides the origin */
+    /* Of a frame of its own: 2^n is what its terms lack, besides the origin. */
+    double n, origin, largest;
   } part[MOST_PARTS];
 } long_row;
 
@@ -75,7 +76,8 @@ static void know_max(long_row *r) {
 FSM_INLINE void sum_part(long_row *r, int k, const bool stores, const bool splits) {
   line x = part_of(r, k);
   exp_frame f = r->frame;
-  term_pass p = {&x, &f, r->max, stores ? out_of_part(r, k) : NULL, NULL, &x};
+  storage *terms = stores ? out_of_part(r, k) : NULL;
+  term_pass p = {.row = &x, .frame = &f, .max = r->max, .out = terms};
   row_sum sum;
   if (x.where)
     sum = sum_of_row(
@@ -91,11 +93,6 @@ FSM_INLINE void sum_part(long_row *r, int k, const bool stores, const bool split
 static void keep_terms_of_part(void *work, int k, int thread) {
   (void)thread;
   sum_part(work, k, KEEPS_TERMS, false);
-}
-
-static void sum_part_for_log(void *work, int k, int thread) {
-  (void)thread;
-  sum_part(work, k, false, true);
 }
 
 static term_sum total_of_parts(const long_row *r) {
@@ -141,34 +138,60 @@ static void share_part(void *work, int k, int thread) {
     share_terms(&p, out_of_part(r, k), r->scale, false);
 }
 
-#if defined FSM_FLOAT32 && !defined FSM_REAL_DOUBLE
-
-/* Whether the caches do not keep the row, and its terms, from pass to pass. (To find a double's
- * exponential twice takes longer than to write it and read it.) */
-static bool outgrows_caches(const long_row *r) {
-  return !r->x.where && 2 * r->x.length * sizeof(storage) > fsm_cpu_cache_sizes().last;
+static void log_part_past_caches(void *work, int k, int thread) {
+  (void)thread;
+  const long_row *r = work;
+  row_behind part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
+  part.length = part_of(r, k).length;
+  align_row_behind(&part, true);
+  finish_row_behind(&part, 0, true);
+  v_finish_streams();
 }
 
-/* The maximum of a part, and the sum of its terms in a frame of its own. */
-static void sum_part_apart(void *work, int k, int thread) {
-  (void)thread;
-  long_row *r = work;
-  line x = part_of(r, k);
-  real max = row_max(&x, false);
+/* Whether the caches do not keep the array, and its result, from pass to pass. */
+static bool outgrows_caches(const long_row *r) {
+  return !r->x.where && 2 * array_bytes(r->slices) > fsm_cpu_cache_sizes().last;
+}
+
+#if defined FSM_FLOAT32 && !defined FSM_REAL_DOUBLE
+
+/* The maximum of a part, and the sum of its terms in a frame of its own, while it is in a near cache.
+ * The next part is fetched meanwhile. */
+FSM_INLINE void sum_part_apart(long_row *r, int k, const bool splits) {
+  line x = part_of(r, k), next = part_of(r, k + 2 < r->parts ? k + 1 : k); /* of the same length */
+  real max = x.where ? row_max(&x, true) : row_max(&x, false);
+  double largest[LANES];
   r->part[k].max = max;
-  r->part[k].n = r->part[k].origin = r->part[k].sum[1] = 0;
+  r->part[k].n = r->part[k].origin = r->part[k].ties = r->part[k].sum[1] = 0;
   if (!is_finite(max)) {
-    r->part[k].sum[0] = has_nan(&x, false) ? NAN : 0;
+    r->part[k].sum[0] = log_of_nonfinite_sum(&x, x.where != NULL);
     return;
   }
   exp_frame f = frame_of(v_set1(max), &r->t);
-  term_pass p = {&x, &f, v_set1(max), NULL, NULL, &x};
-  if (v_first(f.origin) != 0)
-    wide_total(sum_of_row(&p, (term_flags){.shifted = true}).rest, r->part[k].sum);
+  term_pass p = {.row = &x, .frame = &f, .max = v_set1(max), .ahead = &next};
+  row_sum sum;
+  if (x.where)
+    sum = sum_of_row(&p, (term_flags){.masked = true, .shifted = true, .splits = splits});
+  else if (v_first(f.origin) != 0)
+    sum = sum_of_row(&p, (term_flags){.shifted = true, .splits = splits, .fetches_ahead = true});
   else
-    wide_total(sum_of_row(&p, (term_flags){.shifted = false}).rest, r->part[k].sum);
+    sum = sum_of_row(&p, (term_flags){.splits = splits, .fetches_ahead = true});
+  wide_total(sum.rest, r->part[k].sum);
+  doubles_store(largest_term(v_set1(max), &f), largest);
+  r->part[k].ties = (double)sum.ties;
+  r->part[k].largest = largest[0];
   r->part[k].n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(f.anchor);
   r->part[k].origin = (double)v_first(f.origin);
+}
+
+static void sum_part_for_softmax(void *work, int k, int thread) {
+  (void)thread;
+  sum_part_apart(work, k, false);
+}
+
+static void sum_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  sum_part_apart(work, k, true);
 }
 
 /* Bring the sums of the parts to the frame of the row. */
@@ -176,9 +199,22 @@ static void join_parts(long_row *r) {
   double rate = (double)v_first(r->t.rate.hi) + (double)v_first(r->t.rate.lo);
   double n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(r->frame.anchor);
   double origin = (double)v_first(r->frame.origin);
-  for (int k = 0; k < r->parts; k++)
+  for (int k = 0; k < r->parts; k++) {
+    if (r->part[k].max < v_first(r->max)) { /* what ties in the part does not in the row */
+      r->part[k].sum[0] += r->part[k].ties * r->part[k].largest;
+      r->part[k].ties = 0;
+    }
     r->part[k].sum[0] *= exp2((r->part[k].n - n) + (r->part[k].origin - origin) * rate);
+  }
 }
+
+static void sum_parts_apart(long_row *r, fsm_task *sum_part_alone) {
+  for_each_part(r, sum_part_alone);
+  know_max(r);
+  join_parts(r);
+}
+
+static void sum_for_log(long_row *r) { sum_parts_apart(r, sum_part_for_log); }
 
 static void share_part_past_caches(void *work, int k, int thread) {
   (void)thread;
@@ -193,16 +229,25 @@ static void share_part_past_caches(void *work, int k, int thread) {
 
 static bool softmax_outgrows_caches(long_row *r) {
   if (!outgrows_caches(r)) return false;
-  for_each_part(r, sum_part_apart);
-  know_max(r);
-  join_parts(r);
+  sum_parts_apart(r, sum_part_for_softmax);
   term_sum sum = total_of_parts(r);
   r->scale = scale_of(&sum.rest, r->max);
   for_each_part(r, share_part_past_caches);
   return true;
 }
 
-#else
+#else /* To find a double's exponential twice takes longer than to write it and read it again. */
+
+static void sum_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  sum_part(work, k, false, true);
+}
+
+static void sum_for_log(long_row *r) {
+  for_each_part(r, find_max_of_part);
+  know_max(r);
+  for_each_part(r, sum_part_for_log);
+}
 
 static bool softmax_outgrows_caches(long_row *r) { return (void)r, false; }
 
@@ -219,11 +264,9 @@ static void softmax_long_row(long_row *r) {
 }
 
 static doubles log_of_long_row(long_row *r) {
-  for_each_part(r, find_max_of_part);
-  know_max(r);
+  sum_for_log(r);
   if (!is_finite(v_first(r->max)))
     return doubles_set1(log_of_nonfinite_sum(&r->x, r->x.where != NULL));
-  for_each_part(r, sum_part_for_log);
   term_sum sum = total_of_parts(r);
   return log_of_sum(&sum, r->max, &r->frame);
 }
@@ -231,7 +274,7 @@ static doubles log_of_long_row(long_row *r) {
 static void log_softmax_long_row(long_row *r) {
   doubles log_sum = log_of_long_row(r);
   r->log = log_frame_of(r->max, &r->t, log_sum);
-  for_each_part(r, log_part);
+  for_each_part(r, outgrows_caches(r) ? log_part_past_caches : log_part);
 }
 
 static void logsumexp_long_row(long_row *r) {

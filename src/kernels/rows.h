@@ -26,14 +26,29 @@ FSM_INLINE real row_max(const line *s, const bool masked) {
   return v_reduce_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
 }
 
+/* A row whose sum is known, and whose last pass is done with the pass over the terms of another: its
+ * results are stored past the caches, where `out` has room for whole vectors. */
+typedef struct {
+  const storage *from; /* its terms, or for a logarithm its elements */
+  storage *out;
+  size_t length;
+  vec_pair scale;
+  log_frame log;
+} row_behind;
+
+FSM_INLINE vec finished(const row_behind *b, vec from, const bool is_log) {
+  return is_log ? log_share(from, &b->log) : scaled(from, b->scale);
+}
+
 /* What a pass over a row's terms works on. */
 typedef struct {
   const line *row;
   const exp_frame *frame;
   vec max;
-  storage *terms;
+  storage *out;      /* for the terms, or what another pass makes of the row */
   real *scratch;     /* for the terms where storage cannot keep them; NULL to keep none */
   const line *ahead; /* a row as long as this one, which comes later */
+  const row_behind *behind; /* one that is no longer, and came before */
 } term_pass;
 
 /* What it does; constants wherever it is inlined. */
@@ -43,7 +58,9 @@ typedef struct {
   bool stores;      /* the terms are kept, if they can be */
   bool splits;      /* ties are counted apart, for a logarithm */
   bool looks_ahead; /* the maximum of the row ahead is found as well */
-  bool fetches;     /* the row ahead is fetched into the cache */
+  bool fetches_out; /* the lines of the result are brought into the cache, for another pass */
+  bool fetches_ahead; /* so are those of the row ahead, into a farther one */
+  bool finishes;    /* whole blocks of the row behind are finished, by the same function */
 } term_flags;
 
 typedef struct {
@@ -73,7 +90,8 @@ FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const
     left -= b->width[k];
     b->x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
     shifted[k] = flags.shifted ? v_sub(b->x[k], p->frame->origin) : b->x[k];
-    if (flags.fetches && whole) v_fetch(p->ahead->x + i + k * LANES);
+    if (flags.fetches_out && whole) v_fetch(p->out + i + k * LANES);
+    if (flags.fetches_ahead && whole) v_fetch_farther(p->ahead->x + i + k * LANES);
   }
   exp_terms(b->term, shifted, p->frame, count);
 }
@@ -86,6 +104,12 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
   if (flags.looks_ahead)
     for (size_t k = 0; k < count; k++)
       sum->max_ahead = v_max(line_load(p->ahead, i + k * LANES, b.width[k], false), sum->max_ahead);
+  if (flags.finishes && whole && count == BLOCK && i + BLOCK * LANES <= p->behind->length)
+    for (size_t k = 0; k < count; k++) {
+      size_t j = i + k * LANES;
+      vec from = v_load(p->behind->from + j);
+      v_stream(p->behind->out + j, finished(p->behind, from, flags.splits));
+    }
   vec value[BLOCK];
   for (size_t k = 0; k < count; k++) /* in a sum, what would be 0 does not show */
     value[k] =
@@ -93,7 +117,7 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
   if (flags.stores)
     for (size_t k = 0; k < count; k++) {
       if (KEEPS_TERMS)
-        line_store(p->row, p->terms, i + k * LANES, b.width[k], value[k], 0, false);
+        line_store(p->row, p->out, i + k * LANES, b.width[k], value[k], 0, false);
       else if (p->scratch)
         v_store_real(p->scratch + i + k * LANES, value[k]);
     }
@@ -201,6 +225,9 @@ typedef struct {
 /* Whether rows have ties apart. */
 typedef enum { NO_ROW, EVERY_ROW, SOME_ROWS } splitting;
 
+/* What a pass over the terms does to the memory of the result. */
+typedef enum { NOTHING, FETCH_IT, STORE_TERMS } out_use;
+
 static inline line group_row(const group *g, size_t k) { return row_of(g->slices, g->first + k); }
 static inline storage *group_out(const group *g, size_t k) {
   return out_of(g->slices, g->first + k);
@@ -209,6 +236,7 @@ static inline storage *group_out(const group *g, size_t k) {
 enum {
   GROUP_BYTES = 1 << 14, /* what the first-level cache keeps of a group between passes */
   SCRATCH = GROUP_BYTES / sizeof(real), /* elements of a group, or of one row that fits */
+  SHORTEST_FETCHED_ROW = 3 << 12,       /* in bytes; the processor sees the next of shorter ones */
 };
 
 static inline size_t rows_in_group(size_t length) {
@@ -251,20 +279,32 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
   return f;
 }
 
-/* The sum of the terms of row k, which it `stores`, or `splits` for a logarithm. The maximum of the
- * row ahead may be found on the way: its elements come from a farther cache while nothing has to
- * wait for them. */
+/* The sum of the terms of row k, which `splits` ties for a logarithm. The maximum of the row ahead
+ * may be found on the way: its elements come from a farther cache while nothing has to wait for
+ * them. The same goes for the lines of the result, if they are far and another pass writes them;
+ * but the nearest cache has no room for those of a group. */
 FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real *scratch,
-                                    const bool stores, const bool splits, const bool masked) {
-  line row = group_row(g, k), ahead = row;
-  if (k < g->count_ahead) ahead = group_row(g, g->count + k);
-  term_pass p = {&row, f, v_set1(g->max[k]), stores ? group_out(g, k) : NULL, scratch, &ahead};
+                                    const out_use use, const bool splits, const bool masked) {
+  const bool stores = use == STORE_TERMS, has_ahead = k < g->count_ahead;
+  line row = group_row(g, k), ahead = has_ahead ? group_row(g, g->count + k) : row;
+  term_pass p = {.row = &row, .frame = f, .max = v_set1(g->max[k]), .scratch = scratch};
+  p.out = use == NOTHING ? NULL : group_out(g, k);
   g->is_known_ahead[k] = false;
   if (masked || v_first(f->origin) != 0)
     return sum_of_row(
         &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = splits});
-  if (!LOOKS_AHEAD || g->is_far || k >= g->count_ahead)
+  if (g->is_far && has_ahead && row.length * sizeof(storage) >= SHORTEST_FETCHED_ROW) {
+    p.ahead = &ahead;
+    return sum_of_row(&p, (term_flags){.stores = stores,
+                                       .splits = splits,
+                                       .fetches_out = use == FETCH_IT,
+                                       .fetches_ahead = true});
+  }
+  if (use == FETCH_IT && (g->is_far || row.length > SCRATCH)) 
+    return sum_of_row(&p, (term_flags){.splits = splits, .fetches_out = true});
+  if (!LOOKS_AHEAD || g->is_far || !has_ahead)
     return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
+  p.ahead = &ahead;
   row_sum sum =
       sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
   g->max_ahead[k] = v_reduce_max(sum.max_ahead);
@@ -281,7 +321,7 @@ FSM_INLINE void look_ahead(group *g, size_t k, const bool masked) {
 
 /* The sums of the rows' terms; elements of row k begin at scratch[k * step]. */
 FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scratch, size_t step,
-                                  const bool stores, const splitting splits, const bool masked) {
+                                  const out_use use, const splitting splits, const bool masked) {
   double ties[LANES], hi[LANES], lo[LANES];
   for (size_t k = 0; k < LANES; k++) {
     ties[k] = hi[k] = 1;
@@ -291,8 +331,8 @@ FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scr
     exp_frame f = frame_of_row(frames, k);
     real *terms = scratch ? scratch + k * step : NULL;
     row_sum sum = splits == EVERY_ROW || (splits == SOME_ROWS && g->splits[k])
-                      ? sum_of_group_row(g, k, &f, terms, stores, true, masked)
-                      : sum_of_group_row(g, k, &f, terms, stores, false, masked);
+                      ? sum_of_group_row(g, k, &f, terms, use, true, masked)
+                      : sum_of_group_row(g, k, &f, terms, use, false, masked);
     double total[2];
     wide_total(sum.rest, total);
     ties[k] = (double)sum.ties;
@@ -313,7 +353,7 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, scratch, step, true, NO_ROW, masked);
+  term_sum sums = sums_of_group(g, &frames, scratch, step, STORE_TERMS, NO_ROW, masked);
   vec_pair scales = scale_of(&sums.rest, max);
   real hi[LANES], lo[LANES];
   v_store_real(hi, scales.hi);
@@ -334,11 +374,12 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   }
 }
 
-FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const bool masked) {
+FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const out_use use,
+                                     const bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, NULL, 0, false, EVERY_ROW, masked);
+  term_sum sums = sums_of_group(g, &frames, NULL, 0, use, EVERY_ROW, masked);
   double logs[LANES];
   doubles_store(log_of_sum(&sums, max, &frame), logs);
   for (size_t k = 0; k < g->count; k++)
@@ -362,7 +403,8 @@ FSM_INLINE void log_row(const line *s, storage *out, const log_frame *f, const b
 }
 
 FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
-  log_frame frame = log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, masked));
+  log_frame frame = log_frame_of(load_lanes(g->max, g->count), t,
+                                 log_of_group_sums(g, t, FETCH_IT, masked));
   real inverse[2][LANES], minus_log_sum[LANES];
   v_store_real(inverse[0], frame.inverse.hi);
   v_store_real(inverse[1], frame.inverse.lo);
@@ -379,7 +421,8 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
 
 FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked) {
   storage results[LANES];
-  v_store(results, log_sum_exp(load_lanes(g->max, g->count), log_of_group_sums(g, t, masked)));
+  v_store(results, log_sum_exp(load_lanes(g->max, g->count),
+                               log_of_group_sums(g, t, NOTHING, masked)));
   for (size_t k = 0; k < g->count; k++) {
     look_ahead(g, k, masked);
     *group_out(g, k) = results[k];
@@ -388,7 +431,7 @@ FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked)
 
 FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, group_kernel *kernel,
                                   const bool masked) {
-  bool is_far = s->length * s->outer * sizeof(storage) > fsm_cpu_cache_sizes().last / 3;
+  bool is_far = array_bytes(s) > fsm_cpu_cache_sizes().last / 3;
   size_t most = is_far ? 1 : rows_in_group(s->length);
   tempering t = tempering_set1(tempering_of(1));
   real maxima[2][LANES] = {{0}};

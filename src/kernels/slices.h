@@ -28,6 +28,10 @@ FSM_INLINE vec line_load(const line *s, size_t i, size_t count, const bool maske
   return masked ? v_select(line_mask(s, i, count), x, nothing) : x;
 }
 
+FSM_INLINE vec load_or_0(const storage *x, size_t i, size_t width) {
+  return width == LANES ? v_load(x + i) : v_load_part(x + i, width, v_set1(0));
+}
+
 /* Store `count` results from i on, with `absent` for elements that take no part. */
 FSM_INLINE void line_store(const line *s, storage *out, size_t i, size_t count, vec y, real absent,
                            const bool masked) {
@@ -56,6 +60,12 @@ FSM_INLINE double log_of_nonfinite_sum(const line *s, const bool masked) {
 }
 
 static inline bool is_finite(real a) { return fabs((double)a) <= (double)REAL_MAX; }
+
+/* Of the array, of which other threads may have the rest. */
+static inline size_t array_bytes(const fsm_slices *s) {
+  size_t here = s->outer * s->length * s->inner;
+  return (s->elements > here ? s->elements : here) * sizeof(storage);
+}
 
 static inline const double *temperature_of(const fsm_slices *s, size_t outer, size_t inner) {
   return s->temperature + (ptrdiff_t)outer * s->temperature_outer +

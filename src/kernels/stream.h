@@ -1,8 +1,9 @@
 /* Rows that fit the second-level cache, in an array that does not fit the last: inner == 1.
  *
- * A row's terms are kept in scratch and the result is stored past the caches, so that no line of it
- * is read from memory first; the next row is fetched while this one's exponentials are under way.
- * Per element, memory is read once and written once. benchmarks/stream.c measures what it gains.
+ * Results are stored past the caches, so that no line of them is read from memory first, and while
+ * the exponentials of the next row are under way, so that memory and arithmetic work at the same
+ * time. Until then the terms of a softmax are kept in scratch. Per element, memory is read once and
+ * written once. benchmarks/stream.c measures what it gains.
  */
 #ifndef FSM_KERNELS_STREAM_H
 #define FSM_KERNELS_STREAM_H
@@ -11,16 +12,14 @@
 
 #include "cpu.h"
 
-/* In bytes. The passes of shorter rows overlap as it is. */
-enum { SHORTEST_STREAMED_ROW = 1 << 14 };
 
 static inline bool worth_streaming(const fsm_slices *s) {
   size_t row = s->length * sizeof(storage);
-  if (LANES == 1 || !KEEPS_TERMS || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW)
+  if (LANES == 1 || s->where || s->x == s->out || row < SHORTEST_FETCHED_ROW)
     return false;
   if (s->length >= FSM_LONG) return false; /* of which threads may do parts */
   fsm_cache_sizes cache = fsm_cpu_cache_sizes();
-  return row <= cache.second / 4 && row * s->outer > cache.last / 2;
+  return row <= cache.second / 4 && array_bytes(s) > cache.last / 2;
 }
 
 /* Elements before the first that a whole vector can be stored past the caches from. */
@@ -52,41 +51,86 @@ FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, sto
   v_finish_streams();
 }
 
-FSM_INLINE void stream_row(const storage *terms, size_t length, storage *out, vec_pair scale) {
-  line row = {terms, length, NULL, 0};
-  size_t i = unaligned_elements(out, length);
-  if (i > 0) scale_vector(&row, out, 0, i, scale, false);
-  for (; i + LANES <= length; i += LANES)
-    v_stream(out + i, scaled(line_load(&row, i, LANES, false), scale));
-  if (i < length) scale_vector(&row, out, i, length - i, scale, false);
+/* Finish a few elements. */
+FSM_INLINE void finish_part(const row_behind *b, size_t i, size_t width, const bool is_log) {
+  vec y = finished(b, load_or_0(b->from, i, width), is_log);
+  v_store_part(b->out + i, width, y);
 }
 
-static void softmax_streamed_rows(const fsm_slices *s, storage *scratch) {
-  tempering t = tempering_set1(tempering_of(1));
-  line row = row_of(s, 0);
-  vec max = v_set1(row_max(&row, false));
-  for (size_t outer = 0; outer < s->outer; outer++) {
-    line next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
-    if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
-    exp_frame f = frame_of(max, &t);
-    term_pass p = {&row, &f, max, scratch, NULL, &next};
-    term_sum sum = total_of_row(&p, (term_flags){.shifted = true, .stores = true, .fetches = true});
-    vec_pair scale = scale_of(&sum.rest, max);
-    max = v_set1(row_max(&next, false));
-    stream_row(scratch, s->length, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, scale);
-    row = next;
+/* Finish the elements before the first that a whole vector can be stored past the caches from. */
+FSM_INLINE void align_row_behind(row_behind *b, const bool is_log) {
+  size_t count = unaligned_elements(b->out, b->length);
+  if (count > 0) finish_part(b, 0, count, is_log);
+  b->from += count;
+  b->out += count;
+  b->length -= count;
+}
+
+/* Finish what is left after whole blocks, or all. */
+FSM_INLINE void finish_row_behind(const row_behind *b, size_t i, const bool is_log) {
+  for (; i + LANES <= b->length; i += LANES)
+    v_stream(b->out + i, finished(b, v_load(b->from + i), is_log));
+  if (i < b->length) finish_part(b, i, b->length - i, is_log);
+}
+
+/* What is left to do for a row whose terms have been summed. */
+FSM_INLINE row_behind left_to_do(const term_pass *p, storage *out, const term_sum *sum,
+                                 const tempering *t, const bool is_log) {
+  row_behind b = {.from = is_log ? p->row->x : p->out, .out = out, .length = p->row->length};
+  if (!is_log) {
+    b.scale = scale_of(&sum->rest, p->max);
+    return b;
   }
+  bool finite = is_finite(v_first(p->max));
+  doubles log_sum = finite ? log_of_sum(sum, p->max, p->frame)
+                           : doubles_set1(log_of_nonfinite_sum(p->row, false));
+  b.log = log_frame_of(p->max, t, log_sum);
+  return b;
+}
+
+/* `memory` is for the terms of two rows; a logarithm needs none. */
+FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], const bool is_log) {
+  enum { STEP = BLOCK * LANES };
+  const term_flags flags = {.shifted = true,
+                            .stores = !is_log,
+                            .splits = is_log,
+                            .fetches_ahead = true,
+                            .finishes = true};
+  tempering t = tempering_set1(tempering_of(1));
+  row_behind behind = {.length = 0};
+  for (size_t outer = 0; outer < s->outer; outer++) {
+    line row = row_of(s, outer), next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
+    storage *terms = memory[outer % 2];
+    if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
+    vec max = v_set1(row_max(&row, false));
+    exp_frame f = frame_of(max, &t);
+    align_row_behind(&behind, is_log);
+    term_pass p = {&row, &f, max, terms, NULL, &next, &behind};
+    term_sum sum = total_of_row(&p, flags);
+    finish_row_behind(&behind, behind.length / STEP * STEP, is_log);
+    behind = left_to_do(&p, out_of(s, outer), &sum, &t, is_log);
+  }
+  align_row_behind(&behind, is_log);
+  finish_row_behind(&behind, 0, is_log);
   v_finish_streams();
 }
 
-/* False if there is no memory for the scratch. */
+/* False if there is no memory for the terms. */
 static bool softmax_streams(const fsm_slices *s) {
-  if (!worth_streaming(s)) return false;
+  if (!worth_streaming(s) || !KEEPS_TERMS) return false;
   enum { CACHE_LINE = 64 };
-  char *scratch = malloc(s->length * sizeof(storage) + CACHE_LINE);
-  if (!scratch) return false;
-  softmax_streamed_rows(s, (storage *)(scratch + CACHE_LINE - (uintptr_t)scratch % CACHE_LINE));
-  free(scratch);
+  size_t step = (s->length * sizeof(storage) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+  char *memory = malloc(2 * step + CACHE_LINE);
+  if (!memory) return false;
+  char *terms = memory + CACHE_LINE - (uintptr_t)memory % CACHE_LINE;
+  streamed_rows(s, (storage *[]){(storage *)terms, (storage *)(terms + step)}, false);
+  free(memory);
+  return true;
+}
+
+static bool log_softmax_streams(const fsm_slices *s) {
+  if (!worth_streaming(s)) return false;
+  streamed_rows(s, (storage *[]){NULL, NULL}, true);
   return true;
 }
 

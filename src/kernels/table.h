@@ -39,6 +39,7 @@ static void softmax(const fsm_slices *s) {
   by_regime(s, softmax_rows, softmax_short_rows, softmax_long_rows, softmax_columns);
 }
 static void log_softmax(const fsm_slices *s) {
+  if (s->inner == 1 && log_softmax_streams(s)) return;
   by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_long_rows,
             log_softmax_columns);
 }

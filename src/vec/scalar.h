@@ -104,6 +104,7 @@ static inline void v_stream(storage *p, vec a) { *p = (storage)a; }
 static inline void v_finish_streams(void) {}
 /* Bring the line of an address, which need not be valid, into the second-level cache. */
 static inline void v_fetch(const storage *p) { (void)p; }
+static inline void v_fetch_farther(const storage *p) { (void)p; }
 
 FSM_INLINE void v_transpose(vec a[LANES]) { (void)a; }
 
