@@ -70,7 +70,7 @@ typedef struct {
 } row_sum;
 
 /* Vectors of a block for what a row has left past its larger ones. */
-enum { LAST_BLOCK = 4, LOOKS_AHEAD = BLOCK > 4 || PARTS == 1 };
+enum { LAST_BLOCK = 4 };
 
 /* A block of a row. */
 typedef struct {
@@ -300,13 +300,16 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
                                        .fetches_out = use == FETCH_IT,
                                        .fetches_ahead = true});
   }
-  if (use == FETCH_IT && (g->is_far || row.length > SCRATCH)) 
-    return sum_of_row(&p, (term_flags){.splits = splits, .fetches_out = true});
-  if (!LOOKS_AHEAD || g->is_far || !has_ahead)
-    return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
+  if (g->is_far)
+    return sum_of_row(
+        &p, (term_flags){.stores = stores, .splits = splits, .fetches_out = use == FETCH_IT});
+  if (!has_ahead) return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
   p.ahead = &ahead;
-  row_sum sum =
-      sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
+  row_sum sum;
+  if (use == FETCH_IT && row.length > SCRATCH)
+    sum = sum_of_row(&p, (term_flags){.splits = splits, .looks_ahead = true, .fetches_out = true});
+  else
+    sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
   g->max_ahead[k] = v_reduce_max(sum.max_ahead);
   g->is_known_ahead[k] = true;
   return sum;
