@@ -155,8 +155,8 @@ static bool outgrows_caches(const long_row *r) {
 
 #if defined FSM_FLOAT32 && !defined FSM_REAL_DOUBLE
 
-/* The maximum of a part, and the sum of its terms in a frame of its own, while it is in a near cache.
- * The next part is fetched meanwhile. */
+/* The maximum of a part, and the sum of its terms in a frame of its own, while it is in a near
+ * cache. The next part is fetched meanwhile. */
 FSM_INLINE void sum_part_apart(long_row *r, int k, const bool splits) {
   line x = part_of(r, k), next = part_of(r, k + 2 < r->parts ? k + 1 : k); /* of the same length */
   real max = x.where ? row_max(&x, true) : row_max(&x, false);

@@ -26,8 +26,8 @@ FSM_INLINE real row_max(const line *s, const bool masked) {
   return v_reduce_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
 }
 
-/* A row whose sum is known, and whose last pass is done with the pass over the terms of another: its
- * results are stored past the caches, where `out` has room for whole vectors. */
+/* A row whose sum is known, and whose last pass is done with the pass over the terms of another:
+ * its results are stored past the caches, where `out` has room for whole vectors. */
 typedef struct {
   const storage *from; /* its terms, or for a logarithm its elements */
   storage *out;
@@ -45,22 +45,22 @@ typedef struct {
   const line *row;
   const exp_frame *frame;
   vec max;
-  storage *out;      /* for the terms, or what another pass makes of the row */
-  real *scratch;     /* for the terms where storage cannot keep them; NULL to keep none */
-  const line *ahead; /* a row as long as this one, which comes later */
+  storage *out;             /* for the terms, or what another pass makes of the row */
+  real *scratch;            /* for the terms where storage cannot keep them; NULL to keep none */
+  const line *ahead;        /* a row as long as this one, which comes later */
   const row_behind *behind; /* one that is no longer, and came before */
 } term_pass;
 
 /* What it does; constants wherever it is inlined. */
 typedef struct {
   bool masked;
-  bool shifted;     /* the frame has an origin other than 0 */
-  bool stores;      /* the terms are kept, if they can be */
-  bool splits;      /* ties are counted apart, for a logarithm */
-  bool looks_ahead; /* the maximum of the row ahead is found as well */
-  bool fetches_out; /* the lines of the result are brought into the cache, for another pass */
-  bool fetches_ahead; /* so are those of the row ahead, into a farther one */
-  bool finishes;    /* whole blocks of the row behind are finished, by the same function */
+  bool shifted;       /* the frame has an origin other than 0 */
+  bool stores;        /* the terms are kept, if they can be */
+  bool splits;        /* ties are counted apart, for a logarithm */
+  bool looks_ahead;   /* the maximum of the row ahead is found as well */
+  bool fetches_out;   /* the lines of the result are brought into a cache, for another pass */
+  bool fetches_ahead; /* and those of the row ahead */
+  bool finishes;      /* whole blocks of the row behind are finished, by the same function */
 } term_flags;
 
 typedef struct {
@@ -90,7 +90,8 @@ FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const
     left -= b->width[k];
     b->x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
     shifted[k] = flags.shifted ? v_sub(b->x[k], p->frame->origin) : b->x[k];
-    if (flags.fetches_out && whole) v_fetch(p->out + i + k * LANES);
+    if (flags.fetches_out && whole && flags.looks_ahead) v_fetch_farther(p->out + i + k * LANES);
+    if (flags.fetches_out && whole && !flags.looks_ahead) v_fetch(p->out + i + k * LANES);
     if (flags.fetches_ahead && whole) v_fetch_farther(p->ahead->x + i + k * LANES);
   }
   exp_terms(b->term, shifted, p->frame, count);
@@ -281,11 +282,12 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
 
 /* The sum of the terms of row k, which `splits` ties for a logarithm. The maximum of the row ahead
  * may be found on the way: its elements come from a farther cache while nothing has to wait for
- * them. The same goes for the lines of the result, if they are far and another pass writes them;
- * but the nearest cache has no room for those of a group. */
+ * them. The same goes for the lines of the result that another pass writes; they stay in the second
+ * cache, as the nearest one is full with the group, unless the row is alone. */
 FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real *scratch,
                                     const out_use use, const bool splits, const bool masked) {
   const bool stores = use == STORE_TERMS, has_ahead = k < g->count_ahead;
+  const bool fetches_out = use == FETCH_IT || (stores && !KEEPS_TERMS);
   line row = group_row(g, k), ahead = has_ahead ? group_row(g, g->count + k) : row;
   term_pass p = {.row = &row, .frame = f, .max = v_set1(g->max[k]), .scratch = scratch};
   p.out = use == NOTHING ? NULL : group_out(g, k);
@@ -297,19 +299,17 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
     p.ahead = &ahead;
     return sum_of_row(&p, (term_flags){.stores = stores,
                                        .splits = splits,
-                                       .fetches_out = use == FETCH_IT,
+                                       .fetches_out = fetches_out,
                                        .fetches_ahead = true});
   }
   if (g->is_far)
-    return sum_of_row(
-        &p, (term_flags){.stores = stores, .splits = splits, .fetches_out = use == FETCH_IT});
+    return sum_of_row(&p,
+                      (term_flags){.stores = stores, .splits = splits, .fetches_out = fetches_out});
   if (!has_ahead) return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
   p.ahead = &ahead;
-  row_sum sum;
-  if (use == FETCH_IT && row.length > SCRATCH)
-    sum = sum_of_row(&p, (term_flags){.splits = splits, .looks_ahead = true, .fetches_out = true});
-  else
-    sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .looks_ahead = true});
+  row_sum sum = sum_of_row(
+      &p, (term_flags){
+              .stores = stores, .splits = splits, .looks_ahead = true, .fetches_out = fetches_out});
   g->max_ahead[k] = v_reduce_max(sum.max_ahead);
   g->is_known_ahead[k] = true;
   return sum;
@@ -406,8 +406,8 @@ FSM_INLINE void log_row(const line *s, storage *out, const log_frame *f, const b
 }
 
 FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
-  log_frame frame = log_frame_of(load_lanes(g->max, g->count), t,
-                                 log_of_group_sums(g, t, FETCH_IT, masked));
+  log_frame frame =
+      log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, FETCH_IT, masked));
   real inverse[2][LANES], minus_log_sum[LANES];
   v_store_real(inverse[0], frame.inverse.hi);
   v_store_real(inverse[1], frame.inverse.lo);
@@ -424,8 +424,8 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
 
 FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked) {
   storage results[LANES];
-  v_store(results, log_sum_exp(load_lanes(g->max, g->count),
-                               log_of_group_sums(g, t, NOTHING, masked)));
+  v_store(results,
+          log_sum_exp(load_lanes(g->max, g->count), log_of_group_sums(g, t, NOTHING, masked)));
   for (size_t k = 0; k < g->count; k++) {
     look_ahead(g, k, masked);
     *group_out(g, k) = results[k];
