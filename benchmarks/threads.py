@@ -77,14 +77,12 @@ class Backend(ctypes.Structure):
     )
 
 
-def library(folder: Path) -> ctypes.CDLL:
+def library(folder: Path, *options: str) -> ctypes.CDLL:
     src = record.ROOT / "src"
     sources = sorted(map(str, (*src.glob("*.c"), *src.glob("isa/*.c"))))
     shared = folder / "fastsoftmax.so"
-    options = [*FLAGS, "-shared", "-fPIC", "-DFSM_SHARE=1", f"-I{src}", "-o", str(shared)]
-    subprocess.run(
-        [*shlex.split(os.environ.get("CC", "cc")), *options, *sources, "-lm"], check=True
-    )
+    flags = [*FLAGS, *options, "-shared", "-fPIC", f"-I{src}", "-o", str(shared)]
+    subprocess.run([*shlex.split(os.environ.get("CC", "cc")), *flags, *sources, "-lm"], check=True)
     loaded = ctypes.CDLL(str(shared))
     loaded.fsm_backend_at.restype = ctypes.POINTER(Backend)
     loaded.fsm_backend_at.argtypes = [ctypes.c_size_t]
@@ -119,12 +117,15 @@ def cells(times: list[list[float]]) -> list[str]:
     return [f"{one[0] * 1e6:.1f}", f"{one[0] / many[0]:.2f}", f"{one[1] / many[1]:.2f}"]
 
 
-def thresholds(workers: int, rounds: int) -> Iterator[list[str]]:
-    """Speed-ups of the fastest kernels there are, rows of 256 float32, at sizes around those."""
+def sizes(workers: int, rounds: int, *options: str) -> Iterator[list[str]]:
+    """Speed-ups of the fastest softmax there is, rows of 256 float32, at sizes around the limits.
+
+    The options are those of the compiler.
+    """
     heads = ("µs", "speed-up", "median")
     yield ["elements", *(f"{f} {h}" for f in ("busy", "rested") for h in heads)]
     with tempfile.TemporaryDirectory() as folder:
-        c = library(Path(folder))
+        c = library(Path(folder), *options)
         kernel = c.fsm_backend_at(0).contents.f32[0]  # softmax
         for size in SIZES:
             x = np.random.default_rng(0).normal(0.0, 5.0, (size // 256, 256)).astype(np.float32)
@@ -206,7 +207,8 @@ def main() -> None:
         parser.error("needs two workers or more, and at least one round")
     settle_allocator()
     tables = {
-        "thresholds": thresholds(options.workers, options.rounds),
+        "without-limits": sizes(options.workers, options.rounds, "-DFSM_SHARE=1"),
+        "sizes": sizes(options.workers, options.rounds),
         "speed-ups": speed_ups(options.workers, options.rounds),
         "peers": beside_peers(options.workers),
     }

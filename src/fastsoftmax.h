@@ -21,8 +21,8 @@ typedef void fsm_task(void *work, int k, int thread);
 /* Do all tasks, in any order, in the threads of a team; return when all are done. */
 typedef void fsm_each(void *team, fsm_task *task, void *work, int tasks);
 
-/* Elements from which a row that is contiguous is worked on in parts. */
-enum { FSM_LONG = 1 << 17 };
+/* Elements from which a slice, or columns of which there are so few, are worked on in parts. */
+enum { FSM_LONG = 1 << 17, FSM_NARROW = 128 };
 
 /* An array of shape (outer, length, inner), normalised along its middle axis. Strides count
  * elements.
@@ -42,9 +42,14 @@ typedef struct {
       *where; /* NULL for all; otherwise 1 where an element takes part and 0 elsewhere */
   ptrdiff_t where_outer, where_length, where_inner;
   size_t elements; /* of the array that these slices are a part of; 0 if they are all of it */
-  fsm_each *each; /* does the parts of long rows; NULL for the calling thread alone */
+  fsm_each *each;  /* does the parts of long slices; NULL for the calling thread alone */
   void *team;
 } fsm_slices;
+
+/* Whether they are worked on in parts. */
+static inline bool fsm_is_long(const fsm_slices *s) {
+  return s->inner <= FSM_NARROW && s->length * s->inner >= FSM_LONG;
+}
 
 typedef void fsm_kernel(const fsm_slices *slices);
 

@@ -53,9 +53,8 @@ enum {
   MOST_LANES = 16,
   SHORT_FOR_SURE = 256,
   /* Parts of columns begin a whole number of cache lines, which is as many vectors, apart. The rows
-   * of this many columns or fewer may be fused, in which case all columns belong together. */
+   * of FSM_NARROW columns or fewer may be fused, in which case all columns belong together. */
   LINE_BYTES = 64,
-  MOST_FUSED = 128,
   TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
   WORTH_WAKING = 4, /* shares */
@@ -156,32 +155,33 @@ static void each_in_team(void *team, fsm_task *task, void *work, int tasks) {
   fsm_do_all(task, work, tasks, *(const int *)team, true);
 }
 
-/* Rows that are long and too few for even shares: the threads do one after another, together. */
-static bool run_long_rows(fsm_kernel *kernel, const fsm_slices *slices, int workers) {
-  if (slices->inner > 1 || slices->length < FSM_LONG) return false;
+/* Slices that are long and too few for even shares: the threads do one after another, together. */
+static bool run_long_slices(fsm_kernel *kernel, const fsm_slices *slices, int workers) {
+  if (!fsm_is_long(slices)) return false;
+  size_t elements = slices->outer * slices->length * slices->inner;
   /* They meet after each pass, so each needs the more to do. */
-  size_t shares = slices->outer * slices->length / (2 * FSM_SHARE);
+  size_t shares = elements / (2 * FSM_SHARE);
   int threads = fsm_enter((int)smaller(shares, (size_t)workers));
   bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads;
   if (is_for_team) {
-    fsm_slices rows = *slices;
-    rows.elements = rows.outer * rows.length;
-    rows.each = each_in_team;
-    rows.team = &threads;
-    kernel(&rows);
+    fsm_slices all = *slices;
+    all.elements = elements;
+    all.each = each_in_team;
+    all.team = &threads;
+    kernel(&all);
   }
   fsm_leave(threads);
   return is_for_team;
 }
 
 void fsm_run(fsm_kernel *kernel, const fsm_slices *slices, size_t itemsize, int workers) {
-  if (run_long_rows(kernel, slices, workers)) return;
+  if (run_long_slices(kernel, slices, workers)) return;
   slices_work w = {kernel, slices, itemsize};
   division d = {
       .outer = slices->outer,
       .length = slices->length,
       .inner = slices->inner,
-      .columns = slices->inner > MOST_FUSED ? LINE_BYTES / itemsize : slices->inner,
+      .columns = slices->inner > FSM_NARROW ? LINE_BYTES / itemsize : slices->inner,
       .share = FSM_SHARE,
       .run = run_slices,
       .work = &w,

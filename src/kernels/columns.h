@@ -11,74 +11,87 @@
 #ifndef FSM_KERNELS_COLUMNS_H
 #define FSM_KERNELS_COLUMNS_H
 
+#include "cpu.h"
+
 enum { TILE = 256, TILE_VECTORS = TILE / LANES };
 
-/* Neighbouring columns, and what is known of each vector of them. */
+/* Where neighbouring columns stand. Passes have a copy of their own: for all the compiler knows,
+ * what is stored to `out` could change another. */
 typedef struct {
   const storage *x;
   storage *out;
   ptrdiff_t x_stride, out_stride; /* from one row to the next */
   const unsigned char *where;
   ptrdiff_t where_length, where_inner;
-  size_t length, width, vectors;
-  size_t columns;    /* how many there really are: width, or a fraction of it if rows are fused */
+  size_t length, width;
   size_t tail_width; /* of one more row that is not as wide: what is left of fused rows */
   ptrdiff_t x_ahead, out_ahead; /* from an element to that of the next tile; 0 from the last */
+} tile_place;
+
+/* Neighbouring columns, and what is known of each vector of them. */
+typedef struct {
+  tile_place at;
+  size_t vectors;
+  size_t columns; /* how many there really are: at.width, or a fraction of it if rows are fused */
   ptrdiff_t slice_stride;
   size_t slice_length; /* the stride and length of a column as it is outside of the tile */
-  const tempering *temperings;
+  size_t rows_fused;
+  bool is_shifted;        /* a column has an origin other than 0 */
   size_t temperings_step; /* 0 if all columns share the first */
+  tempering temperings[TILE_VECTORS];
   vec max[TILE_VECTORS];
   exp_frame frame[TILE_VECTORS];
   vcount ties[TILE_VECTORS];
   wide rest[TILE_VECTORS];
   term_sum sum[TILE_VECTORS];
   vec_pair scale[TILE_VECTORS];
+  doubles log_sum[TILE_VECTORS];
   log_frame log[TILE_VECTORS];
 } tile;
 
-static inline line tile_row(const tile *t, const storage *x, ptrdiff_t stride, size_t row) {
-  line s = {x + (ptrdiff_t)row * stride, t->width,
-            t->where ? t->where + (ptrdiff_t)row * t->where_length : NULL, t->where_inner};
+static inline line tile_row(const tile_place *p, const storage *x, ptrdiff_t stride, size_t row) {
+  line s = {x + (ptrdiff_t)row * stride, p->width,
+            p->where ? p->where + (ptrdiff_t)row * p->where_length : NULL, p->where_inner};
   return s;
 }
 
 /* What a pass does with vector v of `rows` rows from `row` on, `width` columns wide. */
-typedef void tile_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                       const bool masked);
+typedef void tile_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                       size_t width, const bool masked);
 
-FSM_INLINE void for_each_vector(tile *t, size_t row, const size_t rows, size_t width,
-                                tile_step *step, const bool masked) {
+FSM_INLINE void for_each_vector(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                size_t width, tile_step *step, const bool masked) {
   size_t whole = width / LANES, rest = width % LANES;
-  for (size_t v = 0; v < whole; v++) step(t, row, rows, v, LANES, masked);
-  if (rest) step(t, row, rows, whole, rest, masked);
+  for (size_t v = 0; v < whole; v++) step(t, p, row, rows, v, LANES, masked);
+  if (rest) step(t, p, row, rows, whole, rest, masked);
 }
 
 FSM_INLINE void for_each_block(tile *t, tile_step *step, const bool masked) {
+  const tile_place at = t->at;
   size_t row = 0;
-  for (; row + BLOCK <= t->length; row += BLOCK)
-    for_each_vector(t, row, BLOCK, t->width, step, masked);
-  for (; row < t->length; row++) for_each_vector(t, row, 1, t->width, step, masked);
-  if (t->tail_width) for_each_vector(t, row, 1, t->tail_width, step, masked);
+  for (; row + BLOCK <= at.length; row += BLOCK)
+    for_each_vector(t, &at, row, BLOCK, at.width, step, masked);
+  for (; row < at.length; row++) for_each_vector(t, &at, row, 1, at.width, step, masked);
+  if (at.tail_width) for_each_vector(t, &at, row, 1, at.tail_width, step, masked);
 }
 
-FSM_INLINE void max_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                         const bool masked) {
+FSM_INLINE void max_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                         size_t width, const bool masked) {
   vec max = t->max[v];
   for (size_t k = 0; k < rows; k++) {
-    line s = tile_row(t, t->x, t->x_stride, row + k);
+    line s = tile_row(p, p->x, p->x_stride, row + k);
     max = v_max(line_load(&s, v * LANES, width, masked), max);
   }
   t->max[v] = max;
 }
 
 /* The elements and terms of vector v, whose frame is f. */
-FSM_INLINE void tile_terms(exp_term *term, vec *x, const tile *t, const exp_frame *f, size_t row,
-                           const size_t rows, size_t v, size_t width, const bool shifts,
+FSM_INLINE void tile_terms(exp_term *term, vec *x, const tile_place *p, const exp_frame *f,
+                           size_t row, const size_t rows, size_t v, size_t width, const bool shifts,
                            const bool masked) {
   vec shifted[BLOCK];
   for (size_t k = 0; k < rows; k++) {
-    line s = tile_row(t, t->x, t->x_stride, row + k);
+    line s = tile_row(p, p->x, p->x_stride, row + k);
     x[k] = line_load(&s, v * LANES, width, masked);
     shifted[k] = shifts ? v_sub(x[k], f->origin) : x[k];
   }
@@ -86,28 +99,29 @@ FSM_INLINE void tile_terms(exp_term *term, vec *x, const tile *t, const exp_fram
 }
 
 /* Fetch what stands in the place of these vectors in the next tile, and the place of its result. */
-FSM_INLINE void fetch_next_tile(const tile *t, size_t row, size_t v) {
+FSM_INLINE void fetch_next_tile(const tile_place *p, size_t row, size_t v) {
   for (size_t k = 0; k < BLOCK; k++) {
     ptrdiff_t r = (ptrdiff_t)(row + k), c = (ptrdiff_t)(v * LANES);
-    v_fetch_farther(t->x + r * t->x_stride + c + t->x_ahead);
-    v_fetch_farther(t->out + r * t->out_stride + c + t->out_ahead);
+    v_fetch_farther(p->x + r * p->x_stride + c + p->x_ahead);
+    v_fetch_farther(p->out + r * p->out_stride + c + p->out_ahead);
   }
 }
 
-/* Add terms to the sums of their columns. */
-FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                         const bool stores, const bool shifts, const bool masked) {
+/* Add terms to the sums of their columns. (Fetching later, between loads and stores, took 1.4 times
+ * as long in an array far away.) */
+FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                         size_t width, const bool stores, const bool shifts, const bool masked) {
+  if (rows == BLOCK && width == LANES && p->x_ahead) fetch_next_tile(p, row, v);
   exp_frame f = t->frame[v];
   vec x[BLOCK];
   exp_term term[BLOCK];
-  tile_terms(term, x, t, &f, row, rows, v, width, shifts, masked);
-  if (rows == BLOCK && width == LANES && t->x_ahead) fetch_next_tile(t, row, v);
+  tile_terms(term, x, p, &f, row, rows, v, width, shifts, masked);
   if (stores) {
     vec value[BLOCK];
     for (size_t k = 0; k < rows; k++) {
       value[k] = v_stored(exp_term_value(&term[k], &f));
-      line s = tile_row(t, t->x, t->x_stride, row + k);
-      storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
+      line s = tile_row(p, p->x, p->x_stride, row + k);
+      storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
       if (KEEPS_TERMS) line_store(&s, out, v * LANES, width, value[k], 0, false);
     }
     t->rest[v] = wide_add_values(t->rest[v], value, rows, true);
@@ -123,47 +137,48 @@ FSM_INLINE void add_step(tile *t, size_t row, const size_t rows, size_t v, size_
   }
 }
 
-FSM_INLINE void add_and_store_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                                   const bool masked) {
-  add_step(t, row, rows, v, width, true, masked, masked);
+FSM_INLINE void add_and_store_step(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                   size_t v, size_t width, const bool masked) {
+  add_step(t, p, row, rows, v, width, true, masked, masked);
 }
-FSM_INLINE void add_only_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                              const bool masked) {
-  add_step(t, row, rows, v, width, false, masked, masked);
+FSM_INLINE void add_only_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                              size_t width, const bool masked) {
+  add_step(t, p, row, rows, v, width, false, masked, masked);
 }
 
 /* The same where an origin has to be subtracted, which takes a step more for each element. */
-FSM_INLINE void add_and_store_shifted_step(tile *t, size_t row, const size_t rows, size_t v,
-                                           size_t width, const bool masked) {
-  add_step(t, row, rows, v, width, true, true, masked);
+FSM_INLINE void add_and_store_shifted_step(tile *t, const tile_place *p, size_t row,
+                                           const size_t rows, size_t v, size_t width,
+                                           const bool masked) {
+  add_step(t, p, row, rows, v, width, true, true, masked);
 }
-FSM_INLINE void add_only_shifted_step(tile *t, size_t row, const size_t rows, size_t v,
-                                      size_t width, const bool masked) {
-  add_step(t, row, rows, v, width, false, true, masked);
+FSM_INLINE void add_only_shifted_step(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                      size_t v, size_t width, const bool masked) {
+  add_step(t, p, row, rows, v, width, false, true, masked);
 }
 
-FSM_INLINE void scale_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                           const bool masked) {
+FSM_INLINE void scale_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                           size_t width, const bool masked) {
   vec_pair scale = t->scale[v];
   exp_frame f = t->frame[v];
   vec x[BLOCK];
   exp_term term[BLOCK];
-  if (!KEEPS_TERMS) tile_terms(term, x, t, &f, row, rows, v, width, true, masked); /* found again */
+  if (!KEEPS_TERMS) tile_terms(term, x, p, &f, row, rows, v, width, true, masked); /* found again */
   for (size_t k = 0; k < rows; k++) {
-    storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
-    line s = tile_row(t, out, 0, row + k);
+    storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
+    line s = tile_row(p, out, 0, row + k);
     vec value = KEEPS_TERMS ? line_load(&s, v * LANES, width, false) : exp_term_value(&term[k], &f);
     line_store(&s, out, v * LANES, width, scaled(value, scale), 0, masked);
   }
 }
 
-FSM_INLINE void log_step(tile *t, size_t row, const size_t rows, size_t v, size_t width,
-                         const bool masked) {
+FSM_INLINE void log_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                         size_t width, const bool masked) {
   log_frame f = t->log[v];
   for (size_t k = 0; k < rows; k++) {
-    line s = tile_row(t, t->x, t->x_stride, row + k);
+    line s = tile_row(p, p->x, p->x_stride, row + k);
     vec y = log_share(line_load(&s, v * LANES, width, false), &f);
-    storage *out = t->out + (ptrdiff_t)(row + k) * t->out_stride;
+    storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
     line_store(&s, out, v * LANES, width, y, -(real)INFINITY, masked);
   }
 }
@@ -173,11 +188,11 @@ static inline const tempering *tile_tempering(const tile *t, size_t v) {
 }
 
 static inline size_t tile_width(const tile *t, size_t v) {
-  size_t left = t->width - v * LANES;
+  size_t left = t->at.width - v * LANES;
   return left < LANES ? left : LANES;
 }
 
-static inline bool is_fused(const tile *t) { return t->columns < t->width; }
+static inline bool is_fused(const tile *t) { return t->columns < t->at.width; }
 
 /* Vectors that hold the columns there really are. */
 static inline size_t folded_vectors(const tile *t) { return (t->columns + LANES - 1) / LANES; }
@@ -189,9 +204,9 @@ static void spread(const tile *t, void *found, size_t parts) {
   for (size_t p = 0; p < parts; p++) {
     vec *part = (vec *)found + p;
     for (size_t v = 0; v < folded_vectors(t); v++) v_store_real(lanes + v * LANES, part[v * parts]);
-    for (size_t c = t->columns; c < t->width; c += t->columns)
+    for (size_t c = t->columns; c < t->at.width; c += t->columns)
       memcpy(lanes + c, lanes, t->columns * sizeof *lanes);
-    v_store_real(lanes + t->width, v_set1(0));
+    v_store_real(lanes + t->at.width, v_set1(0));
     for (size_t v = 0; v < t->vectors; v++) part[v * parts] = v_load_real(lanes + v * LANES);
   }
 }
@@ -199,9 +214,9 @@ static void spread(const tile *t, void *found, size_t parts) {
 static void fold_maxima(tile *t) {
   real lanes[TILE + LANES];
   for (size_t v = 0; v < t->vectors; v++) v_store_real(lanes + v * LANES, t->max[v]);
-  v_store_real(lanes + t->width, v_set1(-(real)INFINITY));
+  v_store_real(lanes + t->at.width, v_set1(-(real)INFINITY));
   for (size_t v = 0; v < folded_vectors(t); v++)
-    for (size_t c = t->columns; c < t->width; c += t->columns)
+    for (size_t c = t->columns; c < t->at.width; c += t->columns)
       t->max[v] = v_max(v_load_real(lanes + c + v * LANES), t->max[v]);
   spread(t, t->max, 1);
 }
@@ -212,7 +227,7 @@ static void fold_sums(tile *t) {
     doubles_store(t->sum[v].ties, ties + v * LANES);
     wide_store(t->sum[v].rest, hi + v * LANES, lo + v * LANES);
   }
-  for (size_t from = t->columns; from < t->width; from += t->columns)
+  for (size_t from = t->columns; from < t->at.width; from += t->columns)
     for (size_t c = 0; c < t->columns; c++) {
       add_to_pair(&hi[c], &lo[c], hi[from + c], lo[from + c]);
       ties[c] += ties[from + c];
@@ -223,22 +238,36 @@ static void fold_sums(tile *t) {
   }
 }
 
-/* Maxima, frames and sums: all that comes before the last pass. */
-FSM_INLINE void sum_of_tile(tile *t, const bool stores, const bool masked) {
+static void find_maxima(tile *t) {
   for (size_t v = 0; v < t->vectors; v++) t->max[v] = v_set1(-(real)INFINITY);
-  for_each_block(t, max_step, masked);
+  if (t->at.where)
+    for_each_block(t, max_step, true);
+  else
+    for_each_block(t, max_step, false);
   if (is_fused(t)) fold_maxima(t);
-  bool shifted = false;
+}
+
+/* The frames that follow from the maxima. */
+static void find_frames(tile *t) {
+  t->is_shifted = false;
   for (size_t v = 0; v < t->vectors; v++) {
     t->frame[v] = frame_of(t->max[v], tile_tempering(t, v));
-    shifted |= !v_all(v_equal(t->frame[v].origin, v_set1(0)));
+    t->is_shifted |= !v_all(v_equal(t->frame[v].origin, v_set1(0)));
+  }
+}
+
+/* Given the frames; for a logarithm unless the terms are stored. */
+FSM_INLINE void find_sums(tile *t, const bool stores) {
+  for (size_t v = 0; v < t->vectors; v++) {
     t->rest[v] = wide_zero();
     t->ties[v] = v_count_zero();
   }
-  if (!masked && shifted)
+  if (t->at.where)
+    for_each_block(t, stores ? add_and_store_step : add_only_step, true);
+  else if (t->is_shifted)
     for_each_block(t, stores ? add_and_store_shifted_step : add_only_shifted_step, false);
   else
-    for_each_block(t, stores ? add_and_store_step : add_only_step, masked);
+    for_each_block(t, stores ? add_and_store_step : add_only_step, false);
   for (size_t v = 0; v < t->vectors; v++) {
     for (int p = 0; p < PARTS; p++) t->sum[v].ties.part[p] = v_count_part(t->ties[v], p);
     t->sum[v].rest = t->rest[v];
@@ -246,14 +275,18 @@ FSM_INLINE void sum_of_tile(tile *t, const bool stores, const bool masked) {
   if (is_fused(t)) fold_sums(t);
 }
 
+static void store_terms(tile *t) { find_sums(t, true); }
+static void sum_terms_for_log(tile *t) { find_sums(t, false); }
+
 /* log_of_nonfinite_sum of a column. */
 static double log_of_nonfinite_column(const tile *t, size_t column) {
   bool has_nan = false;
-  const storage *x = t->x + column;
-  const unsigned char *where = t->where ? t->where + (ptrdiff_t)column * t->where_inner : NULL;
+  const storage *x = t->at.x + column;
+  const unsigned char *where =
+      t->at.where ? t->at.where + (ptrdiff_t)column * t->at.where_inner : NULL;
   for (size_t i = 0; i < t->slice_length; i++) {
     real value = v_first(v_load_part(x + (ptrdiff_t)i * t->slice_stride, 1, v_set1(0)));
-    has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * t->where_length]);
+    has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * t->at.where_length]);
   }
   return has_nan ? NAN : 0;
 }
@@ -269,35 +302,48 @@ static doubles log_of_nonfinite_sums(const tile *t, size_t v, doubles log_sum) {
   return doubles_load(logs);
 }
 
-FSM_INLINE doubles tile_log_of_sum(const tile *t, size_t v) {
+static doubles tile_log_of_sum(const tile *t, size_t v) {
   vec max = t->max[v], magnitude = v_max(max, v_sub(v_set1(0), max));
   doubles log_sum = log_of_sum(&t->sum[v], max, &t->frame[v]);
   bool all_finite = v_all(v_less(magnitude, v_set1((real)INFINITY)));
   return all_finite ? log_sum : log_of_nonfinite_sums(t, v, log_sum);
 }
 
-FSM_INLINE void softmax_tile(tile *t, const bool masked) {
-  sum_of_tile(t, true, masked);
+/* The last passes, and what they take: of the columns there really are. */
+
+static void know_scales(tile *t) {
   for (size_t v = 0; v < folded_vectors(t); v++) t->scale[v] = scale_of(&t->sum[v].rest, t->max[v]);
+}
+
+static void know_logs(tile *t) {
+  for (size_t v = 0; v < folded_vectors(t); v++) {
+    t->log_sum[v] = tile_log_of_sum(t, v);
+    t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), t->log_sum[v]);
+  }
+}
+
+static void scale_terms_of_tile(tile *t) {
   if (is_fused(t)) spread(t, t->scale, sizeof *t->scale / sizeof(vec));
-  for_each_block(t, scale_step, masked);
+  if (t->at.where)
+    for_each_block(t, scale_step, true);
+  else
+    for_each_block(t, scale_step, false);
 }
 
-FSM_INLINE void log_softmax_tile(tile *t, const bool masked) {
-  sum_of_tile(t, false, masked);
-  for (size_t v = 0; v < folded_vectors(t); v++)
-    t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), tile_log_of_sum(t, v));
+static void store_logs(tile *t) {
   if (is_fused(t)) spread(t, t->log, sizeof *t->log / sizeof(vec));
-  for_each_block(t, log_step, masked);
+  if (t->at.where)
+    for_each_block(t, log_step, true);
+  else
+    for_each_block(t, log_step, false);
 }
 
-FSM_INLINE void logsumexp_tile(tile *t, const bool masked) {
-  sum_of_tile(t, false, masked);
-  line s = {t->out, t->columns, NULL, 0};
+static void store_log_sums(tile *t) {
+  line s = {t->at.out, t->columns, NULL, 0};
   for (size_t c = 0; c < t->columns; c += LANES) {
     size_t left = t->columns - c, v = c / LANES;
-    vec y = log_sum_exp(t->max[v], tile_log_of_sum(t, v));
-    line_store(&s, t->out, c, left < LANES ? left : LANES, y, 0, false);
+    vec y = log_sum_exp(t->max[v], t->log_sum[v]);
+    line_store(&s, t->at.out, c, left < LANES ? left : LANES, y, 0, false);
   }
 }
 
@@ -321,55 +367,72 @@ static inline size_t first_tile(const fsm_slices *s, size_t outer) {
   return s->inner > TILE && past_a_line > 0 ? LINE - past_a_line : TILE;
 }
 
-/* From a column to that in its place in the next tile. */
+/* From a column to that in its place in the next tile, or 0 if there is none, or no room for it in
+ * the second-level cache. */
 static inline ptrdiff_t to_next_tile(const fsm_slices *s, size_t outer, size_t column,
                                      size_t columns, ptrdiff_t outer_stride) {
+  if (s->length * columns * sizeof(storage) > fsm_cpu_cache_sizes().second / 2) return 0;
   if (column + columns < s->inner) return (ptrdiff_t)columns;
   return outer + 1 < s->outer ? outer_stride - (ptrdiff_t)column : 0;
 }
 
-typedef void tile_kernel(tile *t, const bool masked);
-
-FSM_INLINE void for_each_tile(const fsm_slices *s, tile_kernel *kernel, const bool reduces) {
-  tile t;
-  tempering temperings[TILE_VECTORS];
-  temperings[0] = tempering_set1(tempering_of(1));
-  t.temperings = temperings;
-  t.temperings_step = s->temperature ? 1 : 0;
+/* What all tiles of the slices share. */
+static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces) {
   size_t fused = rows_to_fuse(s);
-  t.x_stride = s->x_length * (ptrdiff_t)fused;
-  t.out_stride = reduces ? 0 : s->out_length * (ptrdiff_t)fused;
-  t.length = s->length / fused;
-  t.tail_width = s->length % fused * s->inner;
-  t.slice_stride = s->x_length;
-  t.slice_length = s->length;
-  t.where_length = s->where_length;
-  t.where_inner = s->where_inner;
-  for (size_t outer = 0; outer < s->outer; outer++)
-    for (size_t c = 0; c < s->inner; c += t.columns) {
-      size_t most = c == 0 ? first_tile(s, outer) : TILE;
-      t.columns = s->inner - c < most ? s->inner - c : most;
-      t.width = t.columns * fused;
-      t.vectors = (t.width + LANES - 1) / LANES;
-      t.x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer + c;
-      t.out = (storage *)s->out + (ptrdiff_t)outer * s->out_outer + c;
-      t.x_ahead = to_next_tile(s, outer, c, t.columns, s->x_outer);
-      t.out_ahead = to_next_tile(s, outer, c, t.columns, s->out_outer);
-      t.where = s->where
-                    ? s->where + (ptrdiff_t)outer * s->where_outer + (ptrdiff_t)c * s->where_inner
-                    : NULL;
-      for (size_t v = 0; s->temperature && v < t.vectors; v++)
-        temperings[v] = load_tempering(temperature_of(s, outer, c + v * LANES),
-                                       s->temperature_inner, tile_width(&t, v));
-      if (t.where)
-        kernel(&t, true);
-      else
-        kernel(&t, false);
-    }
+  t->temperings[0] = tempering_set1(tempering_of(1));
+  t->temperings_step = s->temperature ? 1 : 0;
+  t->rows_fused = fused;
+  t->at.x_stride = s->x_length * (ptrdiff_t)fused;
+  t->at.out_stride = reduces ? 0 : s->out_length * (ptrdiff_t)fused;
+  t->at.length = s->length / fused;
+  t->at.tail_width = s->length % fused * s->inner;
+  t->slice_stride = s->x_length;
+  t->slice_length = s->length;
+  t->at.where_length = s->where_length;
+  t->at.where_inner = s->where_inner;
 }
 
-static void softmax_columns(const fsm_slices *s) { for_each_tile(s, softmax_tile, false); }
-static void log_softmax_columns(const fsm_slices *s) { for_each_tile(s, log_softmax_tile, false); }
-static void logsumexp_columns(const fsm_slices *s) { for_each_tile(s, logsumexp_tile, true); }
+/* The tile of the slice `outer` whose columns begin at `column`. */
+static void place_tile(tile *t, const fsm_slices *s, size_t outer, size_t column) {
+  size_t left = s->inner - column, most = column == 0 ? first_tile(s, outer) : TILE;
+  ptrdiff_t o = (ptrdiff_t)outer, c = (ptrdiff_t)column;
+  t->columns = left < most ? left : most;
+  t->at.width = t->columns * t->rows_fused;
+  t->vectors = (t->at.width + LANES - 1) / LANES;
+  t->at.x = (const storage *)s->x + o * s->x_outer + c;
+  t->at.out = (storage *)s->out + o * s->out_outer + c;
+  t->at.x_ahead = to_next_tile(s, outer, column, t->columns, s->x_outer);
+  t->at.out_ahead = to_next_tile(s, outer, column, t->columns, s->out_outer);
+  t->at.where = s->where ? s->where + o * s->where_outer + c * s->where_inner : NULL;
+  for (size_t v = 0; s->temperature && v < t->vectors; v++)
+    t->temperings[v] = load_tempering(temperature_of(s, outer, column + v * LANES),
+                                      s->temperature_inner, tile_width(t, v));
+}
+
+/* A function of slices, as passes over a tile whose frames are known. */
+typedef struct {
+  bool reduces;
+  void (*sum)(tile *t);
+  void (*know)(tile *t);   /* what the last pass takes, from the sums */
+  void (*finish)(tile *t); /* the last pass */
+} column_passes;
+
+static const column_passes SOFTMAX_PASSES = {false, store_terms, know_scales, scale_terms_of_tile};
+static const column_passes LOG_SOFTMAX_PASSES = {false, sum_terms_for_log, know_logs, store_logs};
+static const column_passes LOGSUMEXP_PASSES = {true, sum_terms_for_log, know_logs, store_log_sums};
+
+static void columns(const fsm_slices *s, const column_passes *passes) {
+  tile t;
+  prepare_tiles(&t, s, passes->reduces);
+  for (size_t outer = 0; outer < s->outer; outer++)
+    for (size_t column = 0; column < s->inner; column += t.columns) {
+      place_tile(&t, s, outer, column);
+      find_maxima(&t);
+      find_frames(&t);
+      passes->sum(&t);
+      passes->know(&t);
+      passes->finish(&t);
+    }
+}
 
 #endif

@@ -9,6 +9,7 @@
 #include "kernels/slices.h"
 #include "kernels/rows.h"
 #include "kernels/columns.h"
+#include "kernels/tall_columns.h"
 #include "kernels/short_rows.h"
 #include "kernels/stream.h"
 #include "kernels/long_rows.h"
@@ -23,10 +24,12 @@
 
 /* One kernel for each regime. */
 FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
-                          fsm_kernel *long_rows, fsm_kernel *columns) {
-  if (s->inner > 1)
-    columns(s);
-  else if (s->length >= FSM_LONG)
+                          fsm_kernel *long_rows, const column_passes *passes) {
+  if (s->inner > 1 && fsm_is_long(s))
+    tall_columns(s, passes);
+  else if (s->inner > 1)
+    columns(s, passes);
+  else if (fsm_is_long(s))
     long_rows(s);
   else if (LANES > 1 && s->length <= SHORT && s->outer > 1)
     short_rows(s);
@@ -36,15 +39,15 @@ FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *sho
 
 static void softmax(const fsm_slices *s) {
   if (s->inner == 1 && softmax_streams(s)) return;
-  by_regime(s, softmax_rows, softmax_short_rows, softmax_long_rows, softmax_columns);
+  by_regime(s, softmax_rows, softmax_short_rows, softmax_long_rows, &SOFTMAX_PASSES);
 }
 static void log_softmax(const fsm_slices *s) {
   if (s->inner == 1 && log_softmax_streams(s)) return;
   by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_long_rows,
-            log_softmax_columns);
+            &LOG_SOFTMAX_PASSES);
 }
 static void logsumexp(const fsm_slices *s) {
-  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_long_rows, logsumexp_columns);
+  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_long_rows, &LOGSUMEXP_PASSES);
 }
 
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64
