@@ -62,7 +62,7 @@ class Slices(ctypes.Structure):
         *((f"temperature_{name}", ctypes.c_ssize_t) for name in ("outer", "inner")),
         ("where", ctypes.c_void_p),
         *((f"where_{name}", ctypes.c_ssize_t) for name in ("outer", "length", "inner")),
-        ("elements", ctypes.c_size_t),
+        *((name, ctypes.c_size_t) for name in ("elements", "columns")),
         ("each", ctypes.c_void_p),
         ("team", ctypes.c_void_p),
     )

@@ -11,6 +11,7 @@ cdef extern from "fastsoftmax.h":
         ptrdiff_t temperature_outer, temperature_inner
         const unsigned char *where
         ptrdiff_t where_outer, where_length, where_inner
+        size_t elements, columns
         fsm_each *each
 
     ctypedef void fsm_kernel(const fsm_slices *) noexcept nogil

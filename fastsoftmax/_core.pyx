@@ -622,6 +622,7 @@ cdef run(
 cdef int launch(fsm_kernel *kernel, fsm_slices *slices, size_t itemsize) except -1:
     cdef size_t size = slices.outer * slices.length * slices.inner
     cdef int workers
+    slices.elements = slices.columns = 0
     slices.each = NULL
     if size < RELEASE_FROM:
         kernel(slices)

@@ -41,14 +41,16 @@ typedef struct {
   const unsigned char
       *where; /* NULL for all; otherwise 1 where an element takes part and 0 elsewhere */
   ptrdiff_t where_outer, where_length, where_inner;
-  size_t elements; /* of the array that these slices are a part of; 0 if they are all of it */
-  fsm_each *each;  /* does the parts of long slices; NULL for the calling thread alone */
+  /* Elements and columns of the array that these slices are a part of; 0 if they are all of it. */
+  size_t elements, columns;
+  fsm_each *each; /* does the parts of long slices; NULL for the calling thread alone */
   void *team;
 } fsm_slices;
 
 /* Whether they are worked on in parts. */
 static inline bool fsm_is_long(const fsm_slices *s) {
-  return s->inner <= FSM_NARROW && s->length * s->inner >= FSM_LONG;
+  size_t columns = s->columns ? s->columns : s->inner;
+  return columns <= FSM_NARROW && s->length * columns >= FSM_LONG;
 }
 
 typedef void fsm_kernel(const fsm_slices *slices);

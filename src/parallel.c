@@ -143,6 +143,7 @@ static void run_slices(const void *work, const block *part, void *unused) {
   some.outer = part->outers;
   some.inner = part->inners;
   some.elements = s->outer * s->length * s->inner;
+  some.columns = s->inner;
   some.x = (const char *)s->x + (o * s->x_outer + i) * size;
   some.out = (char *)s->out + (o * s->out_outer + i) * size;
   if (s->temperature)
@@ -158,14 +159,13 @@ static void each_in_team(void *team, fsm_task *task, void *work, int tasks) {
 /* Slices that are long and too few for even shares: the threads do one after another, together. */
 static bool run_long_slices(fsm_kernel *kernel, const fsm_slices *slices, int workers) {
   if (!fsm_is_long(slices)) return false;
-  size_t elements = slices->outer * slices->length * slices->inner;
+  fsm_slices all = *slices;
+  all.elements = slices->outer * slices->length * slices->inner;
   /* They meet after each pass, so each needs the more to do. */
-  size_t shares = elements / (2 * FSM_SHARE);
+  size_t shares = all.elements / (2 * FSM_SHARE);
   int threads = fsm_enter((int)smaller(shares, (size_t)workers));
   bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads;
   if (is_for_team) {
-    fsm_slices all = *slices;
-    all.elements = elements;
     all.each = each_in_team;
     all.team = &threads;
     kernel(&all);

@@ -740,9 +740,17 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
   /* Around the blocks of rows, and the lengths from which rows are fused. */
   static const size_t heights[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  15,
                                    16, 17, 31, 32, 33, 34, 47, 48, 63, 64, 100};
-  static const shape large[] = {{1, 100003, 1},   {2, 40009, 1},           {2, 503, 67},
-                                {1, 523, 10},     {1, 50, 1031},           {3, 5003, 1},
-                                {1, FSM_LONG, 1}, {1, FSM_LONG + 70001, 1}};
+  static const shape large[] = {{1, 100003, 1},
+                                {2, 40009, 1},
+                                {2, 503, 67},
+                                {1, 523, 10},
+                                {1, 50, 1031},
+                                {3, 5003, 1},
+                                {1, FSM_LONG, 1},
+                                {1, FSM_LONG + 70001, 1},
+                                {1, FSM_LONG / 10 + 7, 10},
+                                {1, FSM_LONG / 67 + 5, 67},
+                                {1, FSM_LONG / FSM_NARROW, FSM_NARROW}};
   size_t calls = 0;
   for (size_t i = 0; i < LENGTH(outers); i++)
     for (size_t length = 0; length <= 2 * MOST_BLOCK + 3; length++)

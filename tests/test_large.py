@@ -100,6 +100,53 @@ def test_the_logarithm_of_a_row_in_parts_keeps_its_digits(api, at, dtype):
     assert (np.abs(got - wanted) <= 2 * np.spacing(np.abs(wanted).astype(dtype))).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(14_001, 10), (70_003, 2), (1030, 128), (2, 1500, 100)], ids=str)
+def test_tall_columns_are_rows(api, shape, dtype):
+    """In parts, which differ in their maxima; with what options there are."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, shape) + np.linspace(0, 20, shape[-2])[:, np.newaxis]
+    x = x.astype(dtype)
+    rows = np.ascontiguousarray(np.swapaxes(x, -1, -2))
+    bound = 4 * np.finfo(dtype).eps
+    for options in (
+        {},
+        {"temperature": 3.0},
+        {"where": rng.random((shape[-2], 1)) < 0.7},
+    ):
+        of_rows = dict(options)
+        if "where" in options:
+            of_rows["where"] = options["where"].T
+        for function in (api.softmax, api.log_softmax):
+            got = function(x, axis=-2, **options)
+            wanted = np.swapaxes(function(rows, axis=-1, **of_rows), -1, -2)
+            np.testing.assert_allclose(got, wanted, rtol=bound, atol=np.finfo(dtype).tiny)
+    got = api.logsumexp(x, axis=-2)
+    np.testing.assert_allclose(got, api.logsumexp(rows, axis=-1), rtol=bound)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_tall_columns_with_special_values(api, special):
+    """They change their own column alone, whichever part they are in."""
+    x = np.random.default_rng(0).normal(0, 3, (14_001, 10)).astype(np.float32)
+    for at in (0, 9_000, 14_000):
+        y = x.copy()
+        y[at, 3] = special
+        expected = np.exp(np.delete(y, at, 0)[:, 3].astype(np.float64)).sum()
+        for function in (api.softmax, api.log_softmax, api.logsumexp):
+            got, wanted = function(y, axis=0), function(x, axis=0)
+            others = [c for c in range(10) if c != 3]
+            np.testing.assert_array_equal(got[..., others], wanted[..., others])
+        if special == -np.inf:
+            assert api.softmax(y, axis=0)[at, 3] == 0
+            np.testing.assert_allclose(api.logsumexp(y, axis=0)[3], np.log(expected), rtol=1e-6)
+        else:
+            assert np.isnan(api.softmax(y, axis=0)[:, 3]).all()
+            np.testing.assert_array_equal(api.logsumexp(y, axis=0)[3], np.float32(special))
+    y[:, 3] = -np.inf
+    assert api.logsumexp(y, axis=0)[3] == -np.inf
+
+
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 def test_a_row_beyond_the_cache_with_special_values(api, special):
     x = np.zeros(5_000_011, np.float32)
