@@ -2,7 +2,7 @@
  * losses and gradients that are made of them.
  *
  * The library never fails: it is handed valid pointers and extents. It allocates nothing but
- * scratch, for one row of a large array and for the columns of each thread, and does without if it
+ * scratch, for two rows of a large array and for the columns of each thread, and does without if it
  * cannot; it keeps no state but its threads, how many are at work, and the sizes of the caches. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H

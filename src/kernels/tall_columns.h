@@ -20,7 +20,7 @@ typedef struct {
   } part[MOST_COLUMN_PARTS];
 } tall_slice;
 
-/* A tile of the rows of a part, with what is known of the whole. */
+/* A tile of the rows of a part. */
 static void place_part(tile *t, const tall_slice *c, int k) {
   const tile *whole = &c->whole;
   size_t from = (size_t)k * c->part_length, left = whole->at.length - from;
@@ -33,11 +33,12 @@ static void place_part(tile *t, const tall_slice *c, int k) {
   t->at.tail_width = is_last ? whole->at.tail_width : 0;
   t->vectors = whole->vectors;
   t->columns = whole->columns;
-  t->is_shifted = whole->is_shifted;
 }
 
+/* With the maxima of the whole, and the frames that follow from them. */
 static void place_known_part(tile *t, const tall_slice *c, int k) {
   place_part(t, c, k);
+  t->is_shifted = c->whole.is_shifted;
   memcpy(t->max, c->whole.max, t->vectors * sizeof *t->max);
   memcpy(t->frame, c->whole.frame, t->vectors * sizeof *t->frame);
 }
