@@ -23,9 +23,9 @@
  * Relative error of a term, in units u of 2^-24 (2^-53): the table's entry, at most 0.3; r and the
  * polynomial, 0.1; the last step, at most 1, or 0.6 for the largest terms.
  *
- * Over all finite float32 x, the worst errors of softmax([x, 0]) are 2.41 ULP with AVX-512, 2.32 with
- * AVX2 and 1.49 without either, and those of logsumexp 1.45, 1.38 and 0.51; in rows of 1024, 2.11,
- * 2.14, 2.04 and 0.82, 0.68, 0.51 (benchmarks/sweep.py).
+ * Over all finite float32 x, the worst errors of softmax([x, 0]) are 2.41 ULP with AVX-512, 2.32
+ * with AVX2 and 1.49 without either, and those of logsumexp 1.45, 1.38 and 0.51; in rows of
+ * 1024, 2.11, 2.14, 2.04 and 0.82, 0.68, 0.51 (benchmarks/sweep.py).
  */
 #ifndef FSM_KERNELS_EXP_H
 #define FSM_KERNELS_EXP_H
