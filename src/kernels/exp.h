@@ -121,7 +121,7 @@ static inline void set_pair(real pair[2], double hi, double lo) {
   pair[1] = (real)((hi - (double)pair[0]) + lo);
 }
 
-static inline scalar_tempering tempering_of(double temperature) {
+FSM_APART scalar_tempering tempering_of(double temperature) {
   scalar_tempering t;
   double rate = LOG2_E_HI / temperature, inverse = 1 / temperature;
   set_pair(t.rate, rate, (fma(-rate, temperature, LOG2_E_HI) + LOG2_E_LO) / temperature);
@@ -138,7 +138,7 @@ static inline tempering tempering_set1(scalar_tempering s) {
 }
 
 /* The temperings of LANES slices, of which only `count` have a temperature, `stride` apart. */
-static inline tempering load_tempering(const double *temperature, ptrdiff_t stride, size_t count) {
+FSM_APART tempering load_tempering(const double *temperature, ptrdiff_t stride, size_t count) {
   real rate[2][LANES], inverse[2][LANES], period[LANES];
   for (size_t k = 0; k < LANES; k++) {
     scalar_tempering one = tempering_of(k < count ? temperature[(ptrdiff_t)k * stride] : 1);
