@@ -57,14 +57,14 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   vec_pair total = pair_set1(sum[0], sum[1]);
   tempering t = tempering_set1(tempering_of(1));
   exp_frame f = frame_of(v_set1(0), &t);
-  vec_pair scale = pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0);
+  share_frame last = {f.floor_term, pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0)};
   line row = {s->out, length, NULL, 0};
   for (size_t i = 0; i < length; i += LANES) {
     size_t width = length - i < LANES ? length - i : LANES;
     vec log_y = line_load(&s->x, i, width, false), grad = load_or_0(s->other, i, width);
     exp_term term;
     exp_terms(&term, &log_y, &f, 1);
-    vec y = scaled(exp_term_value(&term, &f), scale);
+    vec y = share(v_stored(exp_term_value(&term)), &last);
     vec others = v_add(v_sub(total.hi, grad), total.lo);
     vec result = v_sub(v_mul(grad, v_sub(v_set1(1), y)), v_mul(y, others));
     if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), log_y))) {

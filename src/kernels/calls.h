@@ -138,7 +138,7 @@ static inline int64_t label_of(const slice *s) {
 /* What is known of a row. Shares are of the sum of its terms; those of all others than one of the
  * largest are summed by themselves, and keep their digits where next to nothing is left to them. */
 typedef struct {
-  real max;
+  real max, floor; /* the latter a term (exp_frame) */
   double ties;
   double inverse[2]; /* 1 / sum of the terms, as hi + lo; NaN where max is not finite */
   double largest, others;
@@ -197,6 +197,8 @@ static void know_group(group *g, const tempering *t, known *known_rows, bool sto
     }
   term_sum sums = sums_of_call(g, &frame, stores);
   double ties[LANES], logs[LANES], rest[2][LANES], largest[2][LANES];
+  real floors[LANES];
+  v_store_real(floors, frame.floor_term);
   doubles_store(sums.ties, ties);
   doubles_store(log_of_sum(&sums, max, &frame), logs);
   wide_store(sums.rest, rest[0], rest[1]);
@@ -204,6 +206,7 @@ static void know_group(group *g, const tempering *t, known *known_rows, bool sto
   for (size_t k = 0; k < g->count; k++) {
     known *n = &known_rows[k];
     n->max = g->max[k];
+    n->floor = floors[k];
     n->ties = ties[k];
     n->log = is_finite(n->max) ? logs[k] : of_nonfinite[k];
     if (stores)
@@ -212,11 +215,11 @@ static void know_group(group *g, const tempering *t, known *known_rows, bool sto
 }
 
 /* Softmax values of single elements. */
-static inline vec softmax_of(vec x, const exp_frame *f, vec_pair scale) {
+static inline vec softmax_of(vec x, const exp_frame *f, share_frame last) {
   vec shifted = v_sub(x, f->origin);
   exp_term term;
   exp_terms(&term, &shifted, f, 1);
-  return scaled(exp_term_value(&term, f), scale);
+  return share(v_stored(exp_term_value(&term)), &last);
 }
 
 /* hi + lo in each lane. */

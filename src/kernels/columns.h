@@ -44,7 +44,7 @@ typedef struct {
   vcount ties[TILE_VECTORS];
   wide rest[TILE_VECTORS];
   term_sum sum[TILE_VECTORS];
-  vec_pair scale[TILE_VECTORS];
+  share_frame share[TILE_VECTORS];
   doubles log_sum[TILE_VECTORS];
   log_frame log[TILE_VECTORS];
 } tile;
@@ -119,7 +119,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
   if (stores) {
     vec value[BLOCK];
     for (size_t k = 0; k < rows; k++) {
-      value[k] = v_stored(exp_term_value(&term[k], &f));
+      value[k] = v_stored(exp_term_value(&term[k]));
       line s = tile_row(p, p->x, p->x_stride, row + k);
       storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
       if (KEEPS_TERMS) line_store(&s, out, v * LANES, width, value[k], 0, false);
@@ -133,7 +133,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
       ties = v_count_add(ties, tie[k]);
     }
     t->ties[v] = ties;
-    t->rest[v] = wide_add_terms(t->rest[v], tie, term, &f, rows, true);
+    t->rest[v] = wide_add_terms(t->rest[v], tie, term, rows, true);
   }
 }
 
@@ -159,7 +159,7 @@ FSM_INLINE void add_only_shifted_step(tile *t, const tile_place *p, size_t row, 
 
 FSM_INLINE void scale_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
                            size_t width, const bool masked) {
-  vec_pair scale = t->scale[v];
+  share_frame last = t->share[v];
   exp_frame f = t->frame[v];
   vec x[BLOCK];
   exp_term term[BLOCK];
@@ -167,8 +167,8 @@ FSM_INLINE void scale_step(tile *t, const tile_place *p, size_t row, const size_
   for (size_t k = 0; k < rows; k++) {
     storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
     line s = tile_row(p, out, 0, row + k);
-    vec value = KEEPS_TERMS ? line_load(&s, v * LANES, width, false) : exp_term_value(&term[k], &f);
-    line_store(&s, out, v * LANES, width, scaled(value, scale), 0, masked);
+    vec value = KEEPS_TERMS ? line_load(&s, v * LANES, width, false) : exp_term_value(&term[k]);
+    line_store(&s, out, v * LANES, width, share(value, &last), 0, masked);
   }
 }
 
@@ -311,8 +311,9 @@ static doubles tile_log_of_sum(const tile *t, size_t v) {
 
 /* The last passes, and what they take: of the columns there really are. */
 
-static void know_scales(tile *t) {
-  for (size_t v = 0; v < folded_vectors(t); v++) t->scale[v] = scale_of(&t->sum[v].rest, t->max[v]);
+static void know_shares_of_tile(tile *t) {
+  for (size_t v = 0; v < folded_vectors(t); v++)
+    t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], &t->frame[v]);
 }
 
 static void know_logs(tile *t) {
@@ -323,7 +324,7 @@ static void know_logs(tile *t) {
 }
 
 static void scale_terms_of_tile(tile *t) {
-  if (is_fused(t)) spread(t, t->scale, sizeof *t->scale / sizeof(vec));
+  if (is_fused(t)) spread(t, t->share, sizeof *t->share / sizeof(vec));
   if (t->at.where)
     for_each_block(t, scale_step, true);
   else
@@ -417,7 +418,8 @@ typedef struct {
   void (*finish)(tile *t); /* the last pass */
 } column_passes;
 
-static const column_passes SOFTMAX_PASSES = {false, store_terms, know_scales, scale_terms_of_tile};
+static const column_passes SOFTMAX_PASSES = {false, store_terms, know_shares_of_tile,
+                                             scale_terms_of_tile};
 static const column_passes LOG_SOFTMAX_PASSES = {false, sum_terms_for_log, know_logs, store_logs};
 static const column_passes LOGSUMEXP_PASSES = {true, sum_terms_for_log, know_logs, store_log_sums};
 

@@ -157,10 +157,10 @@ FSM_APART tempering load_tempering(const double *temperature, ptrdiff_t stride, 
 /* What the exponentials of a slice share, in each lane. */
 typedef struct {
   vec_pair rate;
-  vec anchor;      /* ANCHOR + bias + SPARE - N */
-  vec floor;       /* an x from here down has a term of exactly 0 */
-  vec floor_value; /* what the term of the floor would be otherwise */
-  vec origin;      /* subtracted from x beforehand: 0, or max where that is exact */
+  vec anchor;     /* ANCHOR + bias + SPARE - N */
+  vec floor;      /* an x from here down has the term of this one */
+  vec floor_term; /* which is as good as 0, and is made 0 by the last pass (share) */
+  vec origin;     /* subtracted from x beforehand: 0, or max where that is exact */
 } exp_frame;
 
 /* TABLE_FACTOR * 2^(x*rate - N + SPARE) as scale + rise*slope. NaN for NaN. */
@@ -188,12 +188,7 @@ FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, cons
   }
 }
 
-FSM_INLINE vec unfloored_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }
-
-/* Only a term that is as good as 0 is changed by the subtraction. */
-FSM_INLINE vec exp_term_value(const exp_term *t, const exp_frame *f) {
-  return v_sub(unfloored_value(t), f->floor_value);
-}
+FSM_INLINE vec exp_term_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }
 
 /* Of no use where max is not finite. */
 FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
@@ -208,7 +203,7 @@ FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
   f.floor = v_mul(v_add(n, v_set1(FLOOR + (real)0.25 / TABLE_SIZE)), t->period);
   exp_term at_floor;
   exp_terms(&at_floor, &f.floor, &f, 1);
-  f.floor_value = unfloored_value(&at_floor);
+  f.floor_term = v_stored(exp_term_value(&at_floor));
   return f;
 }
 

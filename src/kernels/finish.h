@@ -107,18 +107,26 @@ FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) 
 
 #endif
 
-/* Softmax's scale: NaN where the maximum is not finite. */
-FSM_INLINE vec_pair scale_of(const wide *sum, vec max) {
+/* What softmax's last pass takes: (term - floor)*scale. */
+typedef struct {
+  vec floor;
+  vec_pair scale;
+} share_frame;
+
+/* NaN where the maximum is not finite. */
+FSM_INLINE share_frame share_frame_of(const wide *sum, vec max, const exp_frame *f) {
   vec_pair scale = reciprocal(sum);
   vec infinity = v_set1((real)INFINITY), nan = v_set1((real)NAN);
   scale.hi = v_select(v_less(max, infinity), scale.hi, nan);
   scale.hi = v_select(v_less(v_sub(v_set1(0), infinity), max), scale.hi, nan);
-  return scale;
+  return (share_frame){f->floor_term, scale};
 }
 
-/* What softmax's last pass makes of a term. */
-FSM_INLINE vec scaled(vec term, vec_pair scale) {
-  return v_fma(term, scale.hi, v_mul(term, scale.lo));
+/* Nothing but a term that is as good as 0 is changed by the subtraction. Its product would be 0
+ * without, but many processors take their time to find that out. */
+FSM_INLINE vec share(vec term, const share_frame *f) {
+  vec value = v_sub(term, f->floor);
+  return v_fma(value, f->scale.hi, v_mul(value, f->scale.lo));
 }
 
 /* What log-softmax's last pass takes: (x - max)*inverse - log_sum. */

@@ -25,7 +25,7 @@ typedef struct {
   tempering t;
   vec max;
   exp_frame frame;
-  vec_pair scale;
+  share_frame share;
   log_frame log;
   struct {
     real max;
@@ -104,25 +104,26 @@ static term_sum total_of_parts(const long_row *r) {
   return (term_sum){doubles_set1(ties), wide_set1(total)};
 }
 
+FSM_INLINE void finish_part(const long_row *r, int k, const bool is_log) {
+  line x = part_of(r, k);
+  storage *out = out_of_part(r, k);
+  last_pass p = {.from = is_log ? x.x : out, .out = out, .length = x.length};
+  p.share = r->share;
+  p.log = r->log;
+  if (x.where)
+    finish_row(&p, &x, is_log, true);
+  else
+    finish_row(&p, &x, is_log, false);
+}
+
 static void scale_part(void *work, int k, int thread) {
   (void)thread;
-  long_row *r = work;
-  line x = part_of(r, k);
-  if (x.where)
-    scale_stored_terms(&x, out_of_part(r, k), r->scale, true);
-  else
-    scale_stored_terms(&x, out_of_part(r, k), r->scale, false);
+  finish_part(work, k, false);
 }
 
 static void log_part(void *work, int k, int thread) {
   (void)thread;
-  long_row *r = work;
-  line x = part_of(r, k);
-  log_frame f = r->log;
-  if (x.where)
-    log_row(&x, out_of_part(r, k), &f, true);
-  else
-    log_row(&x, out_of_part(r, k), &f, false);
+  finish_part(work, k, true);
 }
 
 /* The terms, found again and scaled. */
@@ -131,17 +132,18 @@ static void share_part(void *work, int k, int thread) {
   long_row *r = work;
   line x = part_of(r, k);
   exp_frame f = r->frame;
+  share_frame last = r->share;
   term_pass p = {.row = &x, .frame = &f};
   if (x.where)
-    share_terms(&p, out_of_part(r, k), r->scale, true);
+    share_terms(&p, out_of_part(r, k), &last, true);
   else
-    share_terms(&p, out_of_part(r, k), r->scale, false);
+    share_terms(&p, out_of_part(r, k), &last, false);
 }
 
 static void log_part_past_caches(void *work, int k, int thread) {
   (void)thread;
   const long_row *r = work;
-  row_behind part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
+  last_pass part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
   part.length = part_of(r, k).length;
   align_row_behind(&part, true);
   finish_row_behind(&part, 0, true);
@@ -221,17 +223,18 @@ static void share_part_past_caches(void *work, int k, int thread) {
   long_row *r = work;
   line x = part_of(r, k);
   exp_frame f = r->frame;
+  share_frame last = r->share;
   if (v_first(f.origin) != 0)
-    share_terms_past_caches(&x, &f, out_of_part(r, k), r->scale, true);
+    share_terms_past_caches(&x, &f, out_of_part(r, k), &last, true);
   else
-    share_terms_past_caches(&x, &f, out_of_part(r, k), r->scale, false);
+    share_terms_past_caches(&x, &f, out_of_part(r, k), &last, false);
 }
 
 static bool softmax_outgrows_caches(long_row *r) {
   if (!outgrows_caches(r)) return false;
   sum_parts_apart(r, sum_part_for_softmax);
   term_sum sum = total_of_parts(r);
-  r->scale = scale_of(&sum.rest, r->max);
+  r->share = share_frame_of(&sum.rest, r->max, &r->frame);
   for_each_part(r, share_part_past_caches);
   return true;
 }
@@ -259,7 +262,7 @@ static void softmax_long_row(long_row *r) {
   know_max(r);
   for_each_part(r, keep_terms_of_part);
   term_sum sum = total_of_parts(r);
-  r->scale = scale_of(&sum.rest, r->max);
+  r->share = share_frame_of(&sum.rest, r->max, &r->frame);
   for_each_part(r, KEEPS_TERMS ? scale_part : share_part);
 }
 

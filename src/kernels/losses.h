@@ -15,7 +15,10 @@ FSM_INLINE void softmax_logsumexp_group(group *g, const tempering *t, const bool
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
     look_ahead(g, k, masked);
-    scale_stored_terms(&s.x, s.out, pair_set1(n[k].inverse[0], n[k].inverse[1]), masked);
+    last_pass last = {.from = s.out, .out = s.out, .length = s.x.length};
+    last.share.floor = v_set1(n[k].floor);
+    last.share.scale = pair_set1(n[k].inverse[0], n[k].inverse[1]);
+    finish_row(&last, &s.x, false, masked);
     *result_of(&s) = (storage)(n[k].max + n[k].log);
   }
 }
@@ -31,12 +34,20 @@ static void softmax_logsumexp(const fsm_call *c) { as_rows(c, softmax_logsumexp_
 
 /* The share of a stored term. */
 static inline double share_of(const known *n, storage term) {
-  return (double)term * n->inverse[0] + (double)term * n->inverse[1];
+  double value = (double)term - (double)n->floor;
+  return value * n->inverse[0] + value * n->inverse[1];
 }
 
-FSM_INLINE void scale_twice(const line *terms, storage *out, size_t i, size_t width, vec_pair scale,
-                            vec power) {
-  vec y = v_mul(scaled(line_load(terms, i, width, false), scale), power);
+/* Terms stored from i on. */
+FSM_INLINE doubles terms_at(const storage *terms, size_t i, size_t width, const known *n) {
+  doubles value = wide_load_or_0(terms, i, width);
+  for (int p = 0; p < PARTS; p++) value.part[p] = d_sub(value.part[p], d_set1((double)n->floor));
+  return value;
+}
+
+FSM_INLINE void scale_twice(const line *terms, storage *out, size_t i, size_t width,
+                            const share_frame *f, vec power) {
+  vec y = v_mul(share(line_load(terms, i, width, false), f), power);
   line_store(terms, out, i, width, y, 0, false);
 }
 
@@ -47,11 +58,12 @@ static void scale_terms(storage *out, size_t length, const known *n, double fact
   double fraction = factor < 1 ? frexp(factor, &exponent) : factor, product[2];
   multiply(n->inverse[0], fraction, product);
   vec_pair scale = pair_set1(product[0], product[1] + n->inverse[1] * fraction);
+  share_frame f = {v_set1(n->floor), scale};
   vec power = v_set1((real)ldexp(1, exponent));
   line terms = {out, length, NULL, 0};
   size_t i = 0;
-  for (; i + LANES <= length; i += LANES) scale_twice(&terms, out, i, LANES, scale, power);
-  if (i < length) scale_twice(&terms, out, i, length - i, scale, power);
+  for (; i + LANES <= length; i += LANES) scale_twice(&terms, out, i, LANES, &f, power);
+  if (i < length) scale_twice(&terms, out, i, length - i, &f, power);
 }
 
 static inline double weight_of(const fsm_call *c, size_t label) {
@@ -254,7 +266,7 @@ FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const parts_su
   const slice *s = q->s;
   line terms = {s->out, s->x.length, NULL, 0};
   double factor = s->call->scale;
-  doubles part = parts_at(q, i, width), term = wide_load_or_0(s->out, i, width), grad;
+  doubles part = parts_at(q, i, width), term = terms_at(s->out, i, width, n), grad;
   for (int p = 0; p < PARTS; p++) {
     if (PARTS > 1) {
       dvec away = d_mul(part.part[p], d_set1(-factor));
@@ -340,7 +352,7 @@ FSM_INLINE void probabilities_losses_group(group *g, const tempering *t, const b
 FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, double second, size_t i,
                              size_t width) {
   line terms = {s->out, s->x.length, NULL, 0};
-  doubles grad = wide_load_or_0(s->out, i, width), hess;
+  doubles grad = terms_at(s->out, i, width, n), hess;
   for (int p = 0; p < PARTS; p++) {
     dvec share = share_of_term(grad.part[p], n), others = d_sub(d_set1(1), share);
     hess.part[p] = d_mul(d_mul(share, others), d_set1(second));

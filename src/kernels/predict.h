@@ -58,7 +58,7 @@ FSM_INLINE void confidence_group(group *g, const tempering *t, const bool masked
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
   storage confidence[LANES];
-  v_store(confidence, softmax_of(max, &frame, scale_of(&sums.rest, max)));
+  v_store(confidence, softmax_of(max, &frame, share_frame_of(&sums.rest, max, &frame)));
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
     real maximum = g->max[k];

@@ -26,18 +26,27 @@ FSM_INLINE real row_max(const line *s, const bool masked) {
   return v_reduce_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
 }
 
-/* A row whose sum is known, and whose last pass is done with the pass over the terms of another:
- * its results are stored past the caches, where `out` has room for whole vectors. */
+/* A row whose sum is known. */
 typedef struct {
   const storage *from; /* its terms, or for a logarithm its elements */
+  const real *scratch; /* its terms, if they are there instead */
   storage *out;
   size_t length;
-  vec_pair scale;
+  share_frame share;
   log_frame log;
-} row_behind;
+} last_pass;
 
-FSM_INLINE vec finished(const row_behind *b, vec from, const bool is_log) {
-  return is_log ? log_share(from, &b->log) : scaled(from, b->scale);
+FSM_INLINE vec finished(const last_pass *p, size_t i, const bool is_log) {
+  vec from = p->scratch ? v_load_real(p->scratch + i) : v_load(p->from + i);
+  return is_log ? log_share(from, &p->log) : share(from, &p->share);
+}
+
+/* Elements before the first place in `out` that a whole vector should be stored at, be it that it
+ * lies in two lines of the cache otherwise or that it is stored past the caches. */
+static inline size_t unaligned_elements(const storage *out, size_t length) {
+  size_t past_a_vector = (uintptr_t)out / sizeof(storage) % LANES;
+  size_t count = past_a_vector ? LANES - past_a_vector : 0;
+  return count < length ? count : length;
 }
 
 /* What a pass over a row's terms works on. */
@@ -45,10 +54,11 @@ typedef struct {
   const line *row;
   const exp_frame *frame;
   vec max;
-  storage *out;             /* for the terms, or what another pass makes of the row */
-  real *scratch;            /* for the terms where storage cannot keep them; NULL to keep none */
-  const line *ahead;        /* a row as long as this one, which comes later */
-  const row_behind *behind; /* one that is no longer, and came before */
+  storage *out;            /* for the terms, or what another pass makes of the row */
+  real *scratch;           /* for the terms where storage cannot keep them; NULL to keep none */
+  const line *ahead;       /* a row as long as this one, which comes later */
+  const last_pass *behind; /* of one that is no longer, and came before: stored past the caches,
+                              where `out` has room for whole vectors */
 } term_pass;
 
 /* What it does; constants wherever it is inlined. */
@@ -108,13 +118,10 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
   if (flags.finishes && whole && count == BLOCK && i + BLOCK * LANES <= p->behind->length)
     for (size_t k = 0; k < count; k++) {
       size_t j = i + k * LANES;
-      vec from = v_load(p->behind->from + j);
-      v_stream(p->behind->out + j, finished(p->behind, from, flags.splits));
+      v_stream(p->behind->out + j, finished(p->behind, j, flags.splits));
     }
   vec value[BLOCK];
-  for (size_t k = 0; k < count; k++) /* in a sum, what would be 0 does not show */
-    value[k] =
-        flags.stores ? v_stored(exp_term_value(&b.term[k], p->frame)) : unfloored_value(&b.term[k]);
+  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&b.term[k]));
   if (flags.stores)
     for (size_t k = 0; k < count; k++) {
       if (KEEPS_TERMS)
@@ -128,7 +135,7 @@ FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size
       tie[k] = v_equal(b.x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_terms(sum->rest, tie, b.term, p->frame, count, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, b.term, count, whole);
   } else {
     sum->rest = wide_add_values(sum->rest, value, count, whole);
   }
@@ -155,44 +162,47 @@ FSM_INLINE term_sum total_of_row(const term_pass *p, const term_flags flags) {
   return total;
 }
 
-FSM_INLINE void scale_vector(const line *terms, storage *out, size_t i, size_t width,
-                             vec_pair scale, const bool masked) {
-  vec y = scaled(line_load(terms, i, width, false), scale);
-  line_store(terms, out, i, width, y, 0, masked);
+/* Finish `width` elements from i on. */
+FSM_INLINE void finish_vector(const last_pass *p, const line *row, size_t i, size_t width,
+                              const bool is_log, const bool masked) {
+  real absent = is_log ? -(real)INFINITY : 0;
+  vec from = p->scratch ? v_load_real(p->scratch + i) : load_or_0(p->from, i, width);
+  vec y = is_log ? log_share(from, &p->log) : share(from, &p->share);
+  line_store(row, p->out, i, width, y, absent, masked);
 }
 
-FSM_INLINE void scale_stored_terms(const line *s, storage *out, vec_pair scale, const bool masked) {
-  line terms = {out, s->length, s->where, s->where_stride};
-  size_t i = 0;
-  for (; i + LANES <= s->length; i += LANES) scale_vector(&terms, out, i, LANES, scale, masked);
-  if (i < s->length) scale_vector(&terms, out, i, s->length - i, scale, masked);
-}
-
-FSM_INLINE void scale_scratch(const real *terms, const line *s, storage *out, vec_pair scale,
-                              const bool masked) {
-  size_t i = 0;
-  for (; i + LANES <= s->length; i += LANES)
-    line_store(s, out, i, LANES, scaled(v_load_real(terms + i), scale), 0, masked);
-  if (i < s->length)
-    line_store(s, out, i, s->length - i, scaled(v_load_real(terms + i), scale), 0, masked);
+/* The first vector and the last may overlap others: they are stored when these have been read. */
+FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_log,
+                           const bool masked) {
+  size_t i = 0, length = p->length;
+  if (masked || length < LANES) {
+    for (; i + LANES <= length; i += LANES) finish_vector(p, row, i, LANES, is_log, masked);
+    if (i < length) finish_vector(p, row, i, length - i, is_log, masked);
+    return;
+  }
+  vec first = finished(p, 0, is_log), last = finished(p, length - LANES, is_log);
+  for (i = unaligned_elements(p->out, length); i + LANES <= length; i += LANES)
+    v_store(p->out + i, finished(p, i, is_log));
+  v_store(p->out, first);
+  v_store(p->out + length - LANES, last);
 }
 
 /* Scale the terms of the block from i on, which have to be found again. */
 FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bool whole,
-                            vec_pair scale, const bool masked) {
+                            const share_frame *f, const bool masked) {
   row_block b;
   terms_of_block(&b, p, i, BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
   for (size_t k = 0; k < BLOCK; k++) {
-    vec y = scaled(exp_term_value(&b.term[k], p->frame), scale);
+    vec y = share(exp_term_value(&b.term[k]), f);
     line_store(p->row, out, i + k * LANES, b.width[k], y, 0, masked);
   }
 }
 
-FSM_INLINE void share_terms(const term_pass *p, storage *out, vec_pair scale, const bool masked) {
+FSM_INLINE void share_terms(const term_pass *p, storage *out, const share_frame *f,
+                            const bool masked) {
   size_t i = 0, length = p->row->length;
-  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES)
-    share_block(p, out, i, true, scale, masked);
-  if (i < length) share_block(p, out, i, false, scale, masked);
+  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES) share_block(p, out, i, true, f, masked);
+  if (i < length) share_block(p, out, i, false, f, masked);
 }
 
 static inline line row_of(const fsm_slices *s, size_t outer) {
@@ -257,7 +267,7 @@ FSM_INLINE doubles load_double_lanes(const double lanes[LANES], size_t count) {
 
 /* The frames of a group. */
 typedef struct {
-  real rate[2][LANES], anchor[LANES], floor[LANES], floor_value[LANES], origin[LANES];
+  real rate[2][LANES], anchor[LANES], floor[LANES], floor_term[LANES], origin[LANES];
 } frame_lanes;
 
 FSM_INLINE frame_lanes lanes_of_frame(const exp_frame *f) {
@@ -266,7 +276,7 @@ FSM_INLINE frame_lanes lanes_of_frame(const exp_frame *f) {
   v_store_real(lanes.rate[1], f->rate.lo);
   v_store_real(lanes.anchor, f->anchor);
   v_store_real(lanes.floor, f->floor);
-  v_store_real(lanes.floor_value, f->floor_value);
+  v_store_real(lanes.floor_term, f->floor_term);
   v_store_real(lanes.origin, f->origin);
   return lanes;
 }
@@ -275,7 +285,7 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
   exp_frame f = {{v_set1(lanes->rate[0][k]), v_set1(lanes->rate[1][k])},
                  v_set1(lanes->anchor[k]),
                  v_set1(lanes->floor[k]),
-                 v_set1(lanes->floor_value[k]),
+                 v_set1(lanes->floor_term[k]),
                  v_set1(lanes->origin[k])};
   return f;
 }
@@ -357,22 +367,22 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
   term_sum sums = sums_of_group(g, &frames, scratch, step, STORE_TERMS, NO_ROW, masked);
-  vec_pair scales = scale_of(&sums.rest, max);
+  share_frame shares = share_frame_of(&sums.rest, max, &frame);
   real hi[LANES], lo[LANES];
-  v_store_real(hi, scales.hi);
-  v_store_real(lo, scales.lo);
+  v_store_real(hi, shares.scale.hi);
+  v_store_real(lo, shares.scale.lo);
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
     storage *out = group_out(g, k);
-    vec_pair scale = {v_set1(hi[k]), v_set1(lo[k])};
+    last_pass last = {.from = out, .out = out, .length = length};
+    last.share = (share_frame){v_set1(frames.floor_term[k]), {v_set1(hi[k]), v_set1(lo[k])}};
     look_ahead(g, k, masked);
-    if (KEEPS_TERMS) {
-      scale_stored_terms(&row, out, scale, masked);
-    } else if (scratch) {
-      scale_scratch(scratch + k * step, &row, out, scale, masked);
+    if (scratch) last.scratch = scratch + k * step;
+    if (KEEPS_TERMS || scratch) {
+      finish_row(&last, &row, false, masked);
     } else {
       exp_frame f = frame_of_row(&frames, k);
-      share_terms(&(term_pass){.row = &row, .frame = &f}, out, scale, masked);
+      share_terms(&(term_pass){.row = &row, .frame = &f}, out, &last.share, masked);
     }
   }
 }
@@ -393,18 +403,6 @@ FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const out_use
   return doubles_load(logs);
 }
 
-FSM_INLINE void log_vector(const line *s, storage *out, size_t i, size_t width, const log_frame *f,
-                           const bool masked) {
-  vec y = log_share(line_load(s, i, width, false), f);
-  line_store(s, out, i, width, y, -(real)INFINITY, masked);
-}
-
-FSM_INLINE void log_row(const line *s, storage *out, const log_frame *f, const bool masked) {
-  size_t i = 0;
-  for (; i + LANES <= s->length; i += LANES) log_vector(s, out, i, LANES, f, masked);
-  if (i < s->length) log_vector(s, out, i, s->length - i, f, masked);
-}
-
 FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
   log_frame frame =
       log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, FETCH_IT, masked));
@@ -414,11 +412,12 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
   v_store_real(minus_log_sum, frame.minus_log_sum);
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
-    log_frame f = {v_set1(g->max[k]),
-                   {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
-                   v_set1(minus_log_sum[k])};
+    last_pass last = {.from = row.x, .out = group_out(g, k), .length = row.length};
+    last.log = (log_frame){v_set1(g->max[k]),
+                           {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
+                           v_set1(minus_log_sum[k])};
     look_ahead(g, k, masked);
-    log_row(&row, group_out(g, k), &f, masked);
+    finish_row(&last, &row, true, masked);
   }
 }
 

@@ -90,7 +90,7 @@ FSM_INLINE void batch_add_terms(term_sum *sum, vcount *ties, batch *b, size_t i,
   exp_terms(term, shifted, f, COLUMNS_AT_ONCE);
   for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
     if (stores) {
-      value[k] = exp_term_value(&term[k], f);
+      value[k] = v_stored(exp_term_value(&term[k]));
       v_store_real(b->columns[i + k], value[k]);
     } else {
       tie[k] = v_equal(x[k], max);
@@ -100,7 +100,7 @@ FSM_INLINE void batch_add_terms(term_sum *sum, vcount *ties, batch *b, size_t i,
   if (stores)
     sum->rest = wide_add_values(sum->rest, value, COLUMNS_AT_ONCE, whole);
   else
-    sum->rest = wide_add_terms(sum->rest, tie, term, f, COLUMNS_AT_ONCE, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, term, COLUMNS_AT_ONCE, whole);
 }
 
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool stores) {
@@ -132,15 +132,15 @@ FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   return doubles_load(logs);
 }
 
-/* What the last pass needs: of softmax the scale, of log_softmax the rest. */
+/* What the last pass needs, of softmax or of log_softmax. */
 typedef struct {
-  vec_pair scale;
+  share_frame share;
   log_frame log;
 } batch_frame;
 
 typedef vec batch_finish(vec column, const batch_frame *f);
 
-FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) { return scaled(term, f->scale); }
+FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) { return share(term, &f->share); }
 FSM_INLINE vec log_softmax_finish(vec x, const batch_frame *f) { return log_share(x, &f->log); }
 
 FSM_INLINE void batch_store_columns(const batch *b, storage *out, ptrdiff_t stride, size_t i,
@@ -204,7 +204,7 @@ FSM_INLINE vec softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tem
                              const batch_next *next, const bool masked) {
   exp_frame f = frame_of(max, t);
   term_sum sum = batch_sum(b, max, &f, true);
-  batch_frame last = {.scale = scale_of(&sum.rest, max)};
+  batch_frame last = {.share = share_frame_of(&sum.rest, max, &f)};
   vec next_max = begin_next(next, max, masked);
   batch_store(b, out, stride, softmax_finish, &last, 0, masked);
   return next_max;

@@ -20,63 +20,49 @@ static inline bool worth_streaming(const fsm_slices *s) {
   return row <= cache.second / 4 && array_bytes(s) > cache.last / 2;
 }
 
-/* Elements before the first that a whole vector can be stored past the caches from. */
-static inline size_t unaligned_elements(const storage *out, size_t length) {
-  size_t past_a_vector = (uintptr_t)out / sizeof(storage) % LANES;
-  size_t count = past_a_vector ? LANES - past_a_vector : 0;
-  return count < length ? count : length;
-}
-
 /* Find the terms of a row and store them past the caches, scaled. */
 FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, storage *out,
-                                        vec_pair scale, const bool shifted) {
+                                        const share_frame *last, const bool shifted) {
   enum { STEP = BLOCK * LANES };
   line rest = *row;
   term_pass p = {.row = &rest, .frame = f};
   rest.length = unaligned_elements(out, row->length);
-  if (rest.length > 0) share_terms(&p, out, scale, false);
+  if (rest.length > 0) share_terms(&p, out, last, false);
   size_t i = rest.length;
   for (; i + STEP <= row->length; i += STEP) {
     row_block b;
     terms_of_block(&b, &(term_pass){.row = row, .frame = f}, i, BLOCK, true,
                    (term_flags){.shifted = shifted});
     for (size_t k = 0; k < BLOCK; k++)
-      v_stream(out + i + k * LANES, scaled(exp_term_value(&b.term[k], f), scale));
+      v_stream(out + i + k * LANES, share(exp_term_value(&b.term[k]), last));
   }
   rest.x = row->x + i;
   rest.length = row->length - i;
-  if (rest.length > 0) share_terms(&p, out + i, scale, false);
+  if (rest.length > 0) share_terms(&p, out + i, last, false);
   v_finish_streams();
 }
 
-/* Finish a few elements. */
-FSM_INLINE void finish_part(const row_behind *b, size_t i, size_t width, const bool is_log) {
-  vec y = finished(b, load_or_0(b->from, i, width), is_log);
-  v_store_part(b->out + i, width, y);
-}
-
 /* Finish the elements before the first that a whole vector can be stored past the caches from. */
-FSM_INLINE void align_row_behind(row_behind *b, const bool is_log) {
-  size_t count = unaligned_elements(b->out, b->length);
-  if (count > 0) finish_part(b, 0, count, is_log);
-  b->from += count;
-  b->out += count;
-  b->length -= count;
+FSM_INLINE void align_row_behind(last_pass *p, const bool is_log) {
+  size_t count = unaligned_elements(p->out, p->length);
+  if (count > 0) finish_vector(p, NULL, 0, count, is_log, false);
+  p->from += count;
+  p->out += count;
+  p->length -= count;
 }
 
 /* Finish what is left after whole blocks, or all. */
-FSM_INLINE void finish_row_behind(const row_behind *b, size_t i, const bool is_log) {
-  for (; i + LANES <= b->length; i += LANES)
-    v_stream(b->out + i, finished(b, v_load(b->from + i), is_log));
-  if (i < b->length) finish_part(b, i, b->length - i, is_log);
+FSM_INLINE void finish_row_behind(const last_pass *p, size_t i, const bool is_log) {
+  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, is_log));
+  if (i < p->length) finish_vector(p, NULL, i, p->length - i, is_log, false);
 }
 
 /* What is left to do for a row whose terms have been summed. */
-FSM_INLINE row_behind left_to_do(const term_pass *p, storage *out, const term_sum *sum,
-                                 const tempering *t, const bool is_log) {
-  row_behind b = {.from = is_log ? p->row->x : p->out, .out = out, .length = p->row->length};
+FSM_INLINE last_pass left_to_do(const term_pass *p, storage *out, const term_sum *sum,
+                                const tempering *t, const bool is_log) {
+  last_pass b = {.from = is_log ? p->row->x : p->out, .out = out, .length = p->row->length};
   if (!is_log) {
-    b.scale = scale_of(&sum->rest, p->max);
+    b.share = share_frame_of(&sum->rest, p->max, p->frame);
     return b;
   }
   bool finite = is_finite(v_first(p->max));
@@ -95,7 +81,7 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
                             .fetches_ahead = true,
                             .finishes = true};
   tempering t = tempering_set1(tempering_of(1));
-  row_behind behind = {.length = 0};
+  last_pass behind = {.length = 0};
   for (size_t outer = 0; outer < s->outer; outer++) {
     line row = row_of(s, outer), next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
     storage *terms = memory[outer % 2];

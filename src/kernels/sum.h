@@ -74,13 +74,13 @@ FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const 
 }
 
 /* Add the terms of `count` vectors where `skip` is not set, with what rounding has cost them. */
-FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const exp_frame *f,
-                               const size_t count, const bool whole) {
+FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const size_t count,
+                               const bool whole) {
   (void)whole;
   for (size_t k = 0; k < count; k++) {
-    vec value = unfloored_value(&t[k]);
+    vec value = exp_term_value(&t[k]);
     vec rounded_off = v_fma(t[k].rise, t[k].slope, v_sub(t[k].scale, value));
-    w = wide_add(w, v_zero_where(skip[k], v_sub(value, f->floor_value)));
+    w = wide_add(w, v_zero_where(skip[k], value));
     w.lo = d_add(w.lo, v_zero_where(skip[k], rounded_off));
   }
   return w;
@@ -135,10 +135,10 @@ FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const 
   return w;
 }
 
-FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const exp_frame *f,
-                               const size_t count, const bool whole) {
+FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const size_t count,
+                               const bool whole) {
   vec value[BLOCK];
-  for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k], f));
+  for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k]));
   return wide_add_values(w, value, count, whole);
 }
 

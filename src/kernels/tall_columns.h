@@ -70,7 +70,7 @@ static void finish_part_of_columns(void *work, int k, int thread) {
   tall_slice *c = work;
   tile t;
   place_known_part(&t, c, k);
-  memcpy(t.scale, c->whole.scale, folded_vectors(&t) * sizeof *t.scale);
+  memcpy(t.share, c->whole.share, folded_vectors(&t) * sizeof *t.share);
   memcpy(t.log, c->whole.log, folded_vectors(&t) * sizeof *t.log);
   c->passes->finish(&t);
 }
@@ -110,7 +110,7 @@ static void tall_columns(const fsm_slices *s, const column_passes *passes) {
   tall_slice c; /* large, and not to be cleared for nothing */
   c.slices = s;
   c.passes = passes;
-  memset(c.whole.scale, 0, sizeof c.whole.scale); /* of which one is not used */
+  memset(c.whole.share, 0, sizeof c.whole.share); /* of which one is not used */
   memset(c.whole.log, 0, sizeof c.whole.log);
   prepare_tiles(&c.whole, s, passes->reduces);
   size_t rows = c.whole.at.length; /* each may be several of the array's, fused */

@@ -160,12 +160,12 @@ static void rank_largest(ranking *r) {
 }
 
 /* Make softmax values of elements. */
-static void softmax_of_elements(const ranking *r, size_t k, const exp_frame *f, vec_pair scale) {
+static void softmax_of_elements(const ranking *r, size_t k, const exp_frame *f, share_frame last) {
   for (size_t i = 0; i < k; i += LANES) {
     size_t width = k - i < LANES ? k - i : LANES;
     real x[LANES] = {0};
     for (size_t j = 0; j < width; j++) x[j] = *value_at(r, i + j);
-    v_store_real(x, softmax_of(v_load_real(x), f, scale));
+    v_store_real(x, softmax_of(v_load_real(x), f, last));
     for (size_t j = 0; j < width; j++) *value_at(r, i + j) = (storage)x[j];
   }
 }
@@ -208,16 +208,17 @@ FSM_INLINE void top_k_group(group *g, const tempering *t, const bool masked) {
   frame_lanes frames = lanes_of_frame(&frame);
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
-  vec_pair scales = scale_of(&sums.rest, max);
+  share_frame shares = share_frame_of(&sums.rest, max, &frame);
   real hi[LANES], lo[LANES];
-  v_store_real(hi, scales.hi);
-  v_store_real(lo, scales.lo);
+  v_store_real(hi, shares.scale.hi);
+  v_store_real(lo, shares.scale.lo);
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
     exp_frame f = frame_of_row(&frames, k);
     look_ahead(g, k, masked);
     ranking r = ranking_of(&s);
-    softmax_of_elements(&r, g->call->k, &f, (vec_pair){v_set1(hi[k]), v_set1(lo[k])});
+    share_frame last = {f.floor_term, {v_set1(hi[k]), v_set1(lo[k])}};
+    softmax_of_elements(&r, g->call->k, &f, last);
   }
 }
 
