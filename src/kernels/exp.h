@@ -163,29 +163,49 @@ typedef struct {
   vec origin;     /* subtracted from x beforehand: 0, or max where that is exact */
 } exp_frame;
 
-/* TABLE_FACTOR * 2^(x*rate - N + SPARE) as scale + rise*slope. NaN for NaN. */
+/* TABLE_FACTOR * 2^(x*rate - N + SPARE) as scale * 2^r. NaN for NaN. */
+typedef struct {
+  vec scale, r;
+} exp_reduced;
+
+/* The same as scale + rise*slope. */
 typedef struct {
   vec scale, rise, slope;
 } exp_term;
 
-/* The terms of `count` vectors, at most BLOCK, step by step for all of them: the steps of one
+/* Both are found of `count` vectors, at most BLOCK, step by step for all of them: the steps of one
  * depend on each other, and a processor that is handed them one vector at a time runs out of room
  * to look ahead. */
 
-FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, const size_t count) {
-  vec y[BLOCK], t[BLOCK], r[BLOCK], q[BLOCK];
+FSM_INLINE void exp_reduce(exp_reduced *reduced, const vec *x, const exp_frame *f,
+                           const size_t count) {
+  vec y[BLOCK], t[BLOCK], r[BLOCK];
   for (size_t k = 0; k < count; k++) y[k] = v_max(f->floor, x[k]);
   for (size_t k = 0; k < count; k++) t[k] = v_mul_add(y[k], f->rate.hi, f->anchor);
   for (size_t k = 0; k < count; k++) r[k] = v_sub(f->anchor, t[k]); /* -n */
   for (size_t k = 0; k < count; k++) r[k] = v_fma(y[k], f->rate.hi, r[k]);
   for (size_t k = 0; k < count; k++) r[k] = v_mul_add(y[k], f->rate.lo, r[k]);
-  for (size_t k = 0; k < count; k++) q[k] = v_set1(SLOPE[SLOPE_DEGREE]);
-  for (int j = SLOPE_DEGREE - 1; j >= 0; j--)
-    for (size_t k = 0; k < count; k++) q[k] = v_mul_add(q[k], r[k], v_set1(SLOPE[j]));
   for (size_t k = 0; k < count; k++) {
     vec scale = v_bits_add(v_lookup(TABLE, t[k]), v_shift_to_exponent(t[k]));
-    term[k] = (exp_term){scale, v_mul(scale, r[k]), q[k]};
+    reduced[k] = (exp_reduced){scale, r[k]};
   }
+}
+
+FSM_INLINE void exp_expand(exp_term *term, const exp_reduced *reduced, const size_t count) {
+  vec q[BLOCK];
+  for (size_t k = 0; k < count; k++) q[k] = v_set1(SLOPE[SLOPE_DEGREE]);
+  for (int j = SLOPE_DEGREE - 1; j >= 0; j--)
+    for (size_t k = 0; k < count; k++) q[k] = v_mul_add(q[k], reduced[k].r, v_set1(SLOPE[j]));
+  for (size_t k = 0; k < count; k++) {
+    vec scale = reduced[k].scale;
+    term[k] = (exp_term){scale, v_mul(scale, reduced[k].r), q[k]};
+  }
+}
+
+FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, const size_t count) {
+  exp_reduced reduced[BLOCK];
+  exp_reduce(reduced, x, f, count);
+  exp_expand(term, reduced, count);
 }
 
 FSM_INLINE vec exp_term_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }

@@ -79,21 +79,19 @@ typedef struct {
   vec max_ahead; /* in some lane */
 } row_sum;
 
-/* Vectors of a block for what a row has left past its larger ones. */
-enum { LAST_BLOCK = 4 };
-
-/* A block of a row. */
+/* A block of a row, whose terms are found in two steps. */
+enum { ROW_BLOCK = 4 };
 typedef struct {
-  vec x[BLOCK];
-  exp_term term[BLOCK];
-  size_t width[BLOCK];
+  size_t width[ROW_BLOCK];
+  vec x[ROW_BLOCK];
+  exp_reduced reduced[ROW_BLOCK];
 } row_block;
 
-/* The terms of `count` vectors, BLOCK, LAST_BLOCK or 1, from element i on; they may not all be
- * there or `whole`. */
-FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const size_t count,
-                               const bool whole, const term_flags flags) {
-  vec shifted[BLOCK];
+/* Begin with `count` vectors, ROW_BLOCK or 1, from element i on; they may not all be there or
+ * `whole`. */
+FSM_INLINE void begin_block(row_block *b, const term_pass *p, size_t i, const size_t count,
+                            const bool whole, const term_flags flags) {
+  vec shifted[ROW_BLOCK];
   size_t left = p->row->length - i;
   for (size_t k = 0; k < count; k++) {
     b->width[k] = whole || left > LANES ? LANES : left;
@@ -104,54 +102,74 @@ FSM_INLINE void terms_of_block(row_block *b, const term_pass *p, size_t i, const
     if (flags.fetches_out && whole && !flags.looks_ahead) v_fetch(p->out + i + k * LANES);
     if (flags.fetches_ahead && whole) v_fetch_farther(p->ahead->x + i + k * LANES);
   }
-  exp_terms(b->term, shifted, p->frame, count);
+  exp_reduce(b->reduced, shifted, p->frame, count);
 }
 
-/* Add the terms of the block from i on to the sum. */
-FSM_INLINE void add_terms(row_sum *sum, const term_pass *p, size_t i, const size_t count,
-                          const bool whole, const term_flags flags) {
-  row_block b;
-  terms_of_block(&b, p, i, count, whole, flags);
+/* Add the terms of a block that has been begun to the sum. */
+FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, size_t i,
+                          const size_t count, const bool whole, const term_flags flags) {
+  exp_term term[ROW_BLOCK];
+  exp_expand(term, b->reduced, count);
   if (flags.looks_ahead)
-    for (size_t k = 0; k < count; k++)
-      sum->max_ahead = v_max(line_load(p->ahead, i + k * LANES, b.width[k], false), sum->max_ahead);
-  if (flags.finishes && whole && count == BLOCK && i + BLOCK * LANES <= p->behind->length)
+    for (size_t k = 0; k < count; k++) {
+      vec ahead = line_load(p->ahead, i + k * LANES, b->width[k], false);
+      sum->max_ahead = v_max(ahead, sum->max_ahead);
+    }
+  if (flags.finishes && whole && i + ROW_BLOCK * LANES <= p->behind->length)
     for (size_t k = 0; k < count; k++) {
       size_t j = i + k * LANES;
       v_stream(p->behind->out + j, finished(p->behind, j, flags.splits));
     }
-  vec value[BLOCK];
-  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&b.term[k]));
+  vec value[ROW_BLOCK];
+  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&term[k]));
   if (flags.stores)
     for (size_t k = 0; k < count; k++) {
       if (KEEPS_TERMS)
-        line_store(p->row, p->out, i + k * LANES, b.width[k], value[k], 0, false);
+        line_store(p->row, p->out, i + k * LANES, b->width[k], value[k], 0, false);
       else if (p->scratch)
         v_store_real(p->scratch + i + k * LANES, value[k]);
     }
   if (flags.splits) {
-    mask tie[BLOCK];
+    mask tie[ROW_BLOCK];
     for (size_t k = 0; k < count; k++) {
-      tie[k] = v_equal(b.x[k], p->max);
+      tie[k] = v_equal(b->x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_terms(sum->rest, tie, b.term, count, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, term, count, whole);
   } else {
     sum->rest = wide_add_values(sum->rest, value, count, whole);
   }
 }
 
+/* Each block is begun when the one before is added, as neither waits for the other, and each waits
+ * for itself most of the time. */
 FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
-  size_t length = p->row->length, i = 0, block = BLOCK * LANES, last = LAST_BLOCK * LANES;
+  enum { STEP = ROW_BLOCK * LANES };
+  size_t length = p->row->length, i = 0;
   row_sum sum = {0, wide_zero(), v_set1(-(real)INFINITY)};
+  row_block b;
   if (length <= LANES) {
-    add_terms(&sum, p, 0, 1, false, flags);
+    begin_block(&b, p, 0, 1, false, flags);
+    add_block(&sum, &b, p, 0, 1, false, flags);
     return sum;
   }
-  for (; i + block <= length; i += block) add_terms(&sum, p, i, BLOCK, true, flags);
-  for (; block > last && i + last <= length; i += last)
-    add_terms(&sum, p, i, LAST_BLOCK, true, flags);
-  if (i < length) add_terms(&sum, p, i, LAST_BLOCK, false, flags);
+  if (length >= 2 * STEP) {
+    begin_block(&b, p, 0, ROW_BLOCK, true, flags);
+    for (; i + 2 * STEP <= length; i += STEP) {
+      add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
+      begin_block(&b, p, i + STEP, ROW_BLOCK, true, flags);
+    }
+    add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
+    i += STEP;
+  }
+  for (; i + STEP <= length; i += STEP) {
+    begin_block(&b, p, i, ROW_BLOCK, true, flags);
+    add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
+  }
+  if (i < length) {
+    begin_block(&b, p, i, ROW_BLOCK, false, flags);
+    add_block(&sum, &b, p, i, ROW_BLOCK, false, flags);
+  }
   return sum;
 }
 
@@ -191,17 +209,20 @@ FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_lo
 FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bool whole,
                             const share_frame *f, const bool masked) {
   row_block b;
-  terms_of_block(&b, p, i, BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
-  for (size_t k = 0; k < BLOCK; k++) {
-    vec y = share(exp_term_value(&b.term[k]), f);
+  exp_term term[ROW_BLOCK];
+  begin_block(&b, p, i, ROW_BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
+  exp_expand(term, b.reduced, ROW_BLOCK);
+  for (size_t k = 0; k < ROW_BLOCK; k++) {
+    vec y = share(exp_term_value(&term[k]), f);
     line_store(p->row, out, i + k * LANES, b.width[k], y, 0, masked);
   }
 }
 
 FSM_INLINE void share_terms(const term_pass *p, storage *out, const share_frame *f,
                             const bool masked) {
+  enum { STEP = ROW_BLOCK * LANES };
   size_t i = 0, length = p->row->length;
-  for (; i + BLOCK * LANES <= length; i += BLOCK * LANES) share_block(p, out, i, true, f, masked);
+  for (; i + STEP <= length; i += STEP) share_block(p, out, i, true, f, masked);
   if (i < length) share_block(p, out, i, false, f, masked);
 }
 
@@ -251,7 +272,8 @@ enum {
 };
 
 static inline size_t rows_in_group(size_t length) {
-  size_t block = BLOCK * LANES, step = KEEPS_TERMS ? length : (length + block - 1) / block * block;
+  size_t block = ROW_BLOCK * LANES,
+         step = KEEPS_TERMS ? length : (length + block - 1) / block * block;
   size_t count = step > 0 ? SCRATCH / step : LANES;
   return count > LANES ? LANES : count < 1 ? 1 : count;
 }

@@ -23,7 +23,7 @@ static inline bool worth_streaming(const fsm_slices *s) {
 /* Find the terms of a row and store them past the caches, scaled. */
 FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, storage *out,
                                         const share_frame *last, const bool shifted) {
-  enum { STEP = BLOCK * LANES };
+  enum { STEP = ROW_BLOCK * LANES };
   line rest = *row;
   term_pass p = {.row = &rest, .frame = f};
   rest.length = unaligned_elements(out, row->length);
@@ -31,10 +31,12 @@ FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, sto
   size_t i = rest.length;
   for (; i + STEP <= row->length; i += STEP) {
     row_block b;
-    terms_of_block(&b, &(term_pass){.row = row, .frame = f}, i, BLOCK, true,
-                   (term_flags){.shifted = shifted});
-    for (size_t k = 0; k < BLOCK; k++)
-      v_stream(out + i + k * LANES, share(exp_term_value(&b.term[k]), last));
+    exp_term term[ROW_BLOCK];
+    begin_block(&b, &(term_pass){.row = row, .frame = f}, i, ROW_BLOCK, true,
+                (term_flags){.shifted = shifted});
+    exp_expand(term, b.reduced, ROW_BLOCK);
+    for (size_t k = 0; k < ROW_BLOCK; k++)
+      v_stream(out + i + k * LANES, share(exp_term_value(&term[k]), last));
   }
   rest.x = row->x + i;
   rest.length = row->length - i;
@@ -74,7 +76,7 @@ FSM_INLINE last_pass left_to_do(const term_pass *p, storage *out, const term_sum
 
 /* `memory` is for the terms of two rows; a logarithm needs none. */
 FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], const bool is_log) {
-  enum { STEP = BLOCK * LANES };
+  enum { STEP = ROW_BLOCK * LANES };
   const term_flags flags = {.shifted = true,
                             .stores = !is_log,
                             .splits = is_log,
