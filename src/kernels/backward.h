@@ -55,7 +55,7 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   double sum[2];
   sum_of(s->other, NULL, length, sum);
   vec_pair total = pair_set1(sum[0], sum[1]);
-  tempering t = tempering_set1(tempering_of(1));
+  tempering t = tempering_set1(UNTEMPERED);
   exp_frame f = frame_of(v_set1(0), &t);
   share_frame last = {f.floor_term, pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0)};
   line row = {s->out, length, NULL, 0};

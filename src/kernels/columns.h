@@ -380,7 +380,7 @@ static inline ptrdiff_t to_next_tile(const fsm_slices *s, size_t outer, size_t c
 /* What all tiles of the slices share. */
 static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces) {
   size_t fused = rows_to_fuse(s);
-  t->temperings[0] = tempering_set1(tempering_of(1));
+  t->temperings[0] = tempering_set1(UNTEMPERED);
   t->temperings_step = s->temperature ? 1 : 0;
   t->rows_fused = fused;
   t->at.x_stride = s->x_length * (ptrdiff_t)fused;

@@ -130,6 +130,12 @@ FSM_APART scalar_tempering tempering_of(double temperature) {
   return t;
 }
 
+/* That of 1, which nearly all slices have. */
+static const scalar_tempering UNTEMPERED = {
+    {(real)LOG2_E_HI, (real)((LOG2_E_HI - (double)(real)LOG2_E_HI) + LOG2_E_LO)},
+    {1, 0},
+    (real)LOG_2};
+
 static inline tempering tempering_set1(scalar_tempering s) {
   tempering t = {{v_set1(s.rate[0]), v_set1(s.rate[1])},
                  {v_set1(s.inverse[0]), v_set1(s.inverse[1])},

@@ -457,7 +457,7 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
                                   const bool masked) {
   bool is_far = array_bytes(s) > fsm_cpu_cache_sizes().last / 3;
   size_t most = is_far ? 1 : rows_in_group(s->length);
-  tempering t = tempering_set1(tempering_of(1));
+  tempering t = tempering_set1(UNTEMPERED);
   real maxima[2][LANES] = {{0}};
   group g;
   g.slices = s;

@@ -10,8 +10,9 @@
 /* The longest row that gains by it: see docs/design.md. */
 enum { SHORT = (LANES == 16 ? 7 : 12) * LANES };
 
-/* Columns are worked on by fours; those past a row's end hold -inf, and count for nothing. */
-enum { COLUMNS_AT_ONCE = BLOCK < 4 ? BLOCK : 4 };
+/* Columns are worked on by fours, and the last ones by twos; those past a row's end hold -inf, and
+ * count for nothing. */
+enum { COLUMNS_AT_ONCE = 4 };
 
 /* Some of the rows, at most LANES, and their transpose. */
 typedef struct {
@@ -76,40 +77,72 @@ FSM_INLINE vec batch_max(const batch *b) {
   return m[0];
 }
 
-/* Add the terms of the columns from i on to the sum. They take the places of the elements if they
- * are to be stored. */
-FSM_INLINE void batch_add_terms(term_sum *sum, vcount *ties, batch *b, size_t i, vec max,
-                                const exp_frame *f, const bool stores, const bool whole) {
-  vec x[BLOCK], shifted[BLOCK], value[BLOCK];
-  exp_term term[BLOCK];
-  mask tie[BLOCK];
-  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
-    x[k] = v_load_real(b->columns[i + k]);
-    shifted[k] = v_sub(x[k], f->origin);
+/* Columns whose terms are found in two steps, as those of a row_block. */
+typedef struct {
+  vec x[COLUMNS_AT_ONCE];
+  exp_reduced reduced[COLUMNS_AT_ONCE];
+} batch_block;
+
+/* Begin with `count` columns from i on. */
+FSM_INLINE void batch_begin_block(batch_block *block, const batch *b, size_t i, const size_t count,
+                                  const exp_frame *f) {
+  vec shifted[COLUMNS_AT_ONCE];
+  for (size_t k = 0; k < count; k++) {
+    block->x[k] = v_load_real(b->columns[i + k]);
+    shifted[k] = v_sub(block->x[k], f->origin);
   }
-  exp_terms(term, shifted, f, COLUMNS_AT_ONCE);
-  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) {
+  exp_reduce(block->reduced, shifted, f, count);
+}
+
+/* Add their terms to the sum. They take the places of the elements if they are to be stored. */
+FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *block, batch *b,
+                                size_t i, const size_t count, vec max, const bool stores,
+                                const bool whole) {
+  vec value[COLUMNS_AT_ONCE];
+  exp_term term[COLUMNS_AT_ONCE];
+  mask tie[COLUMNS_AT_ONCE];
+  exp_expand(term, block->reduced, count);
+  for (size_t k = 0; k < count; k++) {
     if (stores) {
       value[k] = v_stored(exp_term_value(&term[k]));
       v_store_real(b->columns[i + k], value[k]);
     } else {
-      tie[k] = v_equal(x[k], max);
+      tie[k] = v_equal(block->x[k], max);
       *ties = v_count_add(*ties, tie[k]);
     }
   }
   if (stores)
-    sum->rest = wide_add_values(sum->rest, value, COLUMNS_AT_ONCE, whole);
+    sum->rest = wide_add_values(sum->rest, value, count, whole);
   else
-    sum->rest = wide_add_terms(sum->rest, tie, term, COLUMNS_AT_ONCE, whole);
+    sum->rest = wide_add_terms(sum->rest, tie, term, count, whole);
+}
+
+FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, const size_t count,
+                               vec max, const exp_frame *f, const bool stores) {
+  batch_block block;
+  batch_begin_block(&block, b, i, count, f);
+  batch_add_block(sum, ties, &block, b, i, count, max, stores, false);
 }
 
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool stores) {
+  enum { STEP = COLUMNS_AT_ONCE };
   vcount ties = v_count_zero();
   term_sum sum = {doubles_set1(0), wide_zero()};
+  batch_block block;
   size_t i = 0, length = b->first.length;
-  for (; i + COLUMNS_AT_ONCE <= length; i += COLUMNS_AT_ONCE)
-    batch_add_terms(&sum, &ties, b, i, max, f, stores, true);
-  if (i < length) batch_add_terms(&sum, &ties, b, i, max, f, stores, false);
+  if (length >= STEP) {
+    batch_begin_block(&block, b, 0, STEP, f);
+    for (; i + 2 * STEP <= length; i += STEP) {
+      batch_add_block(&sum, &ties, &block, b, i, STEP, max, stores, true);
+      batch_begin_block(&block, b, i + STEP, STEP, f);
+    }
+    batch_add_block(&sum, &ties, &block, b, i, STEP, max, stores, true);
+    i += STEP;
+  }
+  if (i + 2 < length)
+    batch_add_last(&sum, &ties, b, i, STEP, max, f, stores);
+  else if (i < length)
+    batch_add_last(&sum, &ties, b, i, 2, max, f, stores);
   for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(ties, p);
   return sum;
 }
@@ -234,7 +267,7 @@ FSM_INLINE void for_each_batch(const fsm_slices *s, batch_kernel *kernel, const 
     batches[k].stride = s->x_outer;
     batches[k].where_stride = s->where_outer;
   }
-  tempering t = tempering_set1(tempering_of(1));
+  tempering t = tempering_set1(UNTEMPERED);
   vec max = batch_begin(&batches[0], s, 0, masked);
   for (size_t outer = 0; outer < s->outer; outer += LANES) {
     batch *b = &batches[outer / LANES % 2];

@@ -82,7 +82,7 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
                             .splits = is_log,
                             .fetches_ahead = true,
                             .finishes = true};
-  tempering t = tempering_set1(tempering_of(1));
+  tempering t = tempering_set1(UNTEMPERED);
   last_pass behind = {.length = 0};
   for (size_t outer = 0; outer < s->outer; outer++) {
     line row = row_of(s, outer), next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);

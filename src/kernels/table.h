@@ -10,6 +10,7 @@
 #include "kernels/rows.h"
 #include "kernels/columns.h"
 #include "kernels/tall_columns.h"
+#include "kernels/one_vector.h"
 #include "kernels/short_rows.h"
 #include "kernels/stream.h"
 #include "kernels/long_rows.h"
@@ -23,9 +24,12 @@
 #endif
 
 /* One kernel for each regime. */
-FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *short_rows,
-                          fsm_kernel *long_rows, const column_passes *passes) {
-  if (s->inner > 1 && fsm_is_long(s))
+FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *one_vector,
+                          fsm_kernel *short_rows, fsm_kernel *long_rows,
+                          const column_passes *passes) {
+  if (s->inner == 1 && s->outer == 1 && s->length <= LANES)
+    one_vector(s);
+  else if (s->inner > 1 && fsm_is_long(s))
     tall_columns(s, passes);
   else if (s->inner > 1)
     columns(s, passes);
@@ -39,15 +43,17 @@ FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *sho
 
 static void softmax(const fsm_slices *s) {
   if (s->inner == 1 && softmax_streams(s)) return;
-  by_regime(s, softmax_rows, softmax_short_rows, softmax_long_rows, &SOFTMAX_PASSES);
+  by_regime(s, softmax_rows, softmax_one_vector, softmax_short_rows, softmax_long_rows,
+            &SOFTMAX_PASSES);
 }
 static void log_softmax(const fsm_slices *s) {
   if (s->inner == 1 && log_softmax_streams(s)) return;
-  by_regime(s, log_softmax_rows, log_softmax_short_rows, log_softmax_long_rows,
-            &LOG_SOFTMAX_PASSES);
+  by_regime(s, log_softmax_rows, log_softmax_one_vector, log_softmax_short_rows,
+            log_softmax_long_rows, &LOG_SOFTMAX_PASSES);
 }
 static void logsumexp(const fsm_slices *s) {
-  by_regime(s, logsumexp_rows, logsumexp_short_rows, logsumexp_long_rows, &LOGSUMEXP_PASSES);
+  by_regime(s, logsumexp_rows, logsumexp_one_vector, logsumexp_short_rows, logsumexp_long_rows,
+            &LOGSUMEXP_PASSES);
 }
 
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64
