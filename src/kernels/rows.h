@@ -192,6 +192,7 @@ FSM_INLINE void finish_vector(const last_pass *p, const line *row, size_t i, siz
 /* The first vector and the last may overlap others: they are stored when these have been read. */
 FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_log,
                            const bool masked) {
+  enum { STEP = ROW_BLOCK * LANES };
   size_t i = 0, length = p->length;
   if (masked || length < LANES) {
     for (; i + LANES <= length; i += LANES) finish_vector(p, row, i, LANES, is_log, masked);
@@ -199,8 +200,10 @@ FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_lo
     return;
   }
   vec first = finished(p, 0, is_log), last = finished(p, length - LANES, is_log);
-  for (i = unaligned_elements(p->out, length); i + LANES <= length; i += LANES)
-    v_store(p->out + i, finished(p, i, is_log));
+  i = unaligned_elements(p->out, length);
+  for (; i + STEP <= length; i += STEP)
+    for (size_t j = i; j < i + STEP; j += LANES) v_store(p->out + j, finished(p, j, is_log));
+  for (; i + LANES <= length; i += LANES) v_store(p->out + i, finished(p, i, is_log));
   v_store(p->out, first);
   v_store(p->out + length - LANES, last);
 }
