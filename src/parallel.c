@@ -57,7 +57,7 @@ enum {
   LINE_BYTES = 64,
   TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
-  WORTH_WAKING = 4, /* shares */
+  WORTH_WAKING = 8, /* shares */
 };
 
 static void cut_outer(division *d, size_t parts) {
@@ -119,7 +119,9 @@ static void run(division *d, int workers) {
   }
   if (threads > 1 && d->scratch_size) d->scratch = malloc((size_t)(threads - 1) * d->scratch_size);
   if (threads > 1 && (d->scratch || !d->scratch_size)) {
-    fsm_do_all(run_part, d, d->parts, threads, shares >= WORTH_WAKING);
+    bool wakes = shares >= WORTH_WAKING;
+    if (!wakes && !fsm_help_is_near()) d->parts = 1; /* many would take longer, and for nobody */
+    fsm_do_all(run_part, d, d->parts, threads, wakes);
   } else {
     block all = {0, d->outer, 0, d->inner};
     d->run(d->work, &all, NULL);

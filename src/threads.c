@@ -36,6 +36,8 @@ static int thread_number(void) {
 #endif
 }
 
+bool fsm_help_is_near(void) { return true; } /* OpenMP decides */
+
 void fsm_do_all(fsm_task *task, void *work, int tasks, int threads, bool wakes) {
   (void)threads, (void)wakes; /* unused without OpenMP */
 #ifdef _OPENMP
@@ -227,6 +229,13 @@ static void dismiss(job *j) {
   while (atomic_load(&j->helping) > 0) pthread_cond_wait(&j->all_left, &lock);
   last_end = seconds();
   pthread_mutex_unlock(&lock);
+}
+
+bool fsm_help_is_near(void) {
+  pthread_mutex_lock(&lock);
+  bool is_near = spinning > 0 || seconds() - last_end < SERIES;
+  pthread_mutex_unlock(&lock);
+  return is_near;
 }
 
 void fsm_do_all(fsm_task *task, void *work, int tasks, int threads, bool wakes) {
