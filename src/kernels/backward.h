@@ -6,7 +6,7 @@
 #define FSM_KERNELS_BACKWARD_H
 
 /* Sums that are made side by side, for their latency to overlap. */
-enum { SUMS = 4 };
+enum { SUMS = 2 };
 
 FSM_INLINE sums sum_vector(sums sum, const storage *a, const storage *b, size_t i, size_t width) {
   doubles x = wide_load_or_0(a, i, width);
@@ -25,20 +25,30 @@ FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double
   sums_reduce(lanes, SUMS, sum);
 }
 
-FSM_INLINE void softmax_backward_at(const slice *s, size_t i, size_t width, vec inner) {
-  line row = {s->out, s->x.length, NULL, 0};
-  vec y = load_or_0(s->x.x, i, width), grad = load_or_0(s->other, i, width);
-  line_store(&row, s->out, i, width, v_mul(y, v_sub(grad, inner)), 0, false);
+/* What its last pass takes. */
+typedef struct {
+  const slice *s;
+  vec inner; /* sum(grad y) */
+} softmax_gradient;
+
+FSM_INLINE vec softmax_gradient_at(const softmax_gradient *g, size_t i, size_t width) {
+  vec y = load_or_0(g->s->x.x, i, width), grad = load_or_0(g->s->other, i, width);
+  return v_mul(y, v_sub(grad, g->inner));
+}
+FSM_INLINE vec softmax_gradient_step(const void *work, size_t i) {
+  return softmax_gradient_at(work, i, LANES);
 }
 
 /* y (grad - sum(grad y)). */
 FSM_INLINE void softmax_backward_slice(const slice *s) {
-  size_t length = s->x.length, i = 0;
+  size_t length = s->x.length;
   double sum[2];
   sum_of(s->other, s->x.x, length, sum);
-  vec inner = v_set1((real)(sum[0] + sum[1]));
-  for (; i + LANES <= length; i += LANES) softmax_backward_at(s, i, LANES, inner);
-  if (i < length) softmax_backward_at(s, i, length - i, inner);
+  softmax_gradient g = {s, v_set1((real)(sum[0] + sum[1]))};
+  if (length >= LANES)
+    store_row(s->out, length, softmax_gradient_step, &g);
+  else
+    v_store_part(s->out, length, softmax_gradient_at(&g, 0, length));
 }
 
 /* grad (1 - y) - y (sum(grad) - grad) with y = exp(log_y). */

@@ -189,23 +189,34 @@ FSM_INLINE void finish_vector(const last_pass *p, const line *row, size_t i, siz
   line_store(row, p->out, i, width, y, absent, masked);
 }
 
-/* The first vector and the last may overlap others: they are stored when these have been read. */
+/* What a row's last pass makes of the vector from element i on. */
+typedef vec last_step(const void *work, size_t i);
+
+/* Store the result of a last pass over a vector or more. The first vector and the last may overlap
+ * others: they are stored when these have been read. */
+FSM_INLINE void store_row(storage *out, size_t length, last_step *step, const void *work) {
+  enum { STEP = ROW_BLOCK * LANES };
+  vec first = step(work, 0), last = step(work, length - LANES);
+  size_t i = unaligned_elements(out, length);
+  for (; i + STEP <= length; i += STEP)
+    for (size_t j = i; j < i + STEP; j += LANES) v_store(out + j, step(work, j));
+  for (; i + LANES <= length; i += LANES) v_store(out + i, step(work, i));
+  v_store(out, first);
+  v_store(out + length - LANES, last);
+}
+
+FSM_INLINE vec share_step(const void *work, size_t i) { return finished(work, i, false); }
+FSM_INLINE vec log_share_step(const void *work, size_t i) { return finished(work, i, true); }
+
 FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_log,
                            const bool masked) {
-  enum { STEP = ROW_BLOCK * LANES };
   size_t i = 0, length = p->length;
-  if (masked || length < LANES) {
-    for (; i + LANES <= length; i += LANES) finish_vector(p, row, i, LANES, is_log, masked);
-    if (i < length) finish_vector(p, row, i, length - i, is_log, masked);
+  if (!masked && length >= LANES) {
+    store_row(p->out, length, is_log ? log_share_step : share_step, p);
     return;
   }
-  vec first = finished(p, 0, is_log), last = finished(p, length - LANES, is_log);
-  i = unaligned_elements(p->out, length);
-  for (; i + STEP <= length; i += STEP)
-    for (size_t j = i; j < i + STEP; j += LANES) v_store(p->out + j, finished(p, j, is_log));
-  for (; i + LANES <= length; i += LANES) v_store(p->out + i, finished(p, i, is_log));
-  v_store(p->out, first);
-  v_store(p->out + length - LANES, last);
+  for (; i + LANES <= length; i += LANES) finish_vector(p, row, i, LANES, is_log, masked);
+  if (i < length) finish_vector(p, row, i, length - i, is_log, masked);
 }
 
 /* Scale the terms of the block from i on, which have to be found again. */
