@@ -36,8 +36,9 @@ typedef struct {
   log_frame log;
 } last_pass;
 
-FSM_INLINE vec finished(const last_pass *p, size_t i, const bool is_log) {
-  vec from = p->scratch ? v_load_real(p->scratch + i) : v_load(p->from + i);
+/* The results of `width` elements from i on. */
+FSM_INLINE vec finished(const last_pass *p, size_t i, const size_t width, const bool is_log) {
+  vec from = p->scratch ? v_load_real(p->scratch + i) : load_or_0(p->from, i, width);
   return is_log ? log_share(from, &p->log) : share(from, &p->share);
 }
 
@@ -118,7 +119,7 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
   if (flags.finishes && whole && i + ROW_BLOCK * LANES <= p->behind->length)
     for (size_t k = 0; k < count; k++) {
       size_t j = i + k * LANES;
-      v_stream(p->behind->out + j, finished(p->behind, j, flags.splits));
+      v_stream(p->behind->out + j, finished(p->behind, j, LANES, flags.splits));
     }
   vec value[ROW_BLOCK];
   for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&term[k]));
@@ -184,9 +185,7 @@ FSM_INLINE term_sum total_of_row(const term_pass *p, const term_flags flags) {
 FSM_INLINE void finish_vector(const last_pass *p, const line *row, size_t i, size_t width,
                               const bool is_log, const bool masked) {
   real absent = is_log ? -(real)INFINITY : 0;
-  vec from = p->scratch ? v_load_real(p->scratch + i) : load_or_0(p->from, i, width);
-  vec y = is_log ? log_share(from, &p->log) : share(from, &p->share);
-  line_store(row, p->out, i, width, y, absent, masked);
+  line_store(row, p->out, i, width, finished(p, i, width, is_log), absent, masked);
 }
 
 /* What a row's last pass makes of the vector from element i on. */
@@ -205,8 +204,8 @@ FSM_INLINE void store_row(storage *out, size_t length, last_step *step, const vo
   v_store(out + length - LANES, last);
 }
 
-FSM_INLINE vec share_step(const void *work, size_t i) { return finished(work, i, false); }
-FSM_INLINE vec log_share_step(const void *work, size_t i) { return finished(work, i, true); }
+FSM_INLINE vec share_step(const void *work, size_t i) { return finished(work, i, LANES, false); }
+FSM_INLINE vec log_share_step(const void *work, size_t i) { return finished(work, i, LANES, true); }
 
 FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_log,
                            const bool masked) {

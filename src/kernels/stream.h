@@ -55,7 +55,7 @@ FSM_INLINE void align_row_behind(last_pass *p, const bool is_log) {
 
 /* Finish what is left after whole blocks, or all. */
 FSM_INLINE void finish_row_behind(const last_pass *p, size_t i, const bool is_log) {
-  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, is_log));
+  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, LANES, is_log));
   if (i < p->length) finish_vector(p, NULL, i, p->length - i, is_log, false);
 }
 
