@@ -18,7 +18,7 @@ FSM_INLINE one_vector one_vector_of(const fsm_slices *s, const bool masked) {
   one_vector v = {.row = row_of(s, 0)};
   v.t = tempering_set1(s->temperature ? tempering_of(*temperature_of(s, 0, 0)) : UNTEMPERED);
   v.x = line_load(&v.row, 0, s->length, masked);
-  v.max = v_set1(v_reduce_max(v_max(v.x, v_set1(-(real)INFINITY)))); /* of what is not NaN */
+  v.max = v_set1(v_reduce_max(v.x)); /* one of NaN makes all results NaN, as it should */
   v.frame = frame_of(v.max, &v.t);
   vec shifted = v_sub(v.x, v.frame.origin);
   exp_terms(&v.term, &shifted, &v.frame, 1);
