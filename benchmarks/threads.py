@@ -33,8 +33,11 @@ from fastsoftmax._selfcheck import DTYPES, FUNCTIONS
 from fastsoftmax._timing import Work, measure, settle_allocator
 from peers import result_array
 
-# Those of setup.py.
-FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-pthread", "-fopenmp")
+# Those of setup.py, for GCC on x86.
+FLAGS = (
+    *("-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-pthread", "-fopenmp"),
+    *("-fschedule-insns", "-fsched-pressure", "-mtune=icelake-server"),
+)
 
 SIZES = tuple(2**exponent for exponent in range(14, 22))
 
