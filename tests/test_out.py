@@ -97,6 +97,30 @@ def test_out_may_be_the_memory_of_logits_of_another_dtype(api, kind):
         assert_accurate(out, exact.softmax)
 
 
+@pytest.mark.parametrize("length", [97, 130, 1000, 5000])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_where_arrays_lie_does_not_change_a_bit(api, dtype, length):
+    """Kernels store whole vectors where these are aligned, and let the first and last overlap."""
+    x, grad = logits((2, 3, length), dtype)
+    y, log_y = api.softmax(x, -1), api.log_softmax(x, -1)
+    calls = {
+        "softmax": (x,),
+        "log_softmax": (x,),
+        "softmax_backward": (grad, y),
+        "log_softmax_backward": (grad, log_y),
+    }
+    for function, arguments in calls.items():
+        call = getattr(api, function)
+        wanted = call(*arguments, -1)
+        for offset in range(64 // x.itemsize):
+            out = np.empty(x.size + offset, dtype)[offset:].reshape(x.shape)
+            np.testing.assert_array_equal(call(*arguments, -1, out=out), wanted, strict=True)
+            for place in range(len(arguments)):
+                out[...] = arguments[place]
+                in_place = [out if k == place else a for k, a in enumerate(arguments)]
+                np.testing.assert_array_equal(call(*in_place, -1, out=out), wanted, strict=True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_out_may_overlap_the_temperature(api, dtype):
     for axis in (0, 1):
