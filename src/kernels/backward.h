@@ -35,8 +35,8 @@ FSM_INLINE vec softmax_gradient_at(const softmax_gradient *g, size_t i, size_t w
   vec y = load_or_0(g->s->x.x, i, width), grad = load_or_0(g->s->other, i, width);
   return v_mul(y, v_sub(grad, g->inner));
 }
-FSM_INLINE vec softmax_gradient_step(const void *work, size_t i) {
-  return softmax_gradient_at(work, i, LANES);
+FSM_INLINE void softmax_gradient_step(vec *result, const void *work, size_t i, const size_t count) {
+  for (size_t k = 0; k < count; k++) result[k] = softmax_gradient_at(work, i + k * LANES, LANES);
 }
 
 /* y (grad - sum(grad y)). */
@@ -60,34 +60,67 @@ static double log_softmax_gradient(double grad, double log_y, const double sum[2
  * the exponential is not that of exp.h. Both go to the C library. */
 #define NEARLY_CERTAIN ((real) - 0.6875)
 
+/* What its last pass takes. */
+typedef struct {
+  const slice *s;
+  const double *sum; /* sum(grad) as hi + lo */
+  vec_pair total;    /* the same */
+  exp_frame frame;
+  share_frame share;
+} log_softmax_gradients;
+
+/* The results of a vector which were found without the C library, and have to be found with it. */
+FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const double sum[2]) {
+  real log_values[LANES], grads[LANES], results[LANES];
+  v_store_real(log_values, log_y);
+  v_store_real(grads, grad);
+  v_store_real(results, result);
+  for (size_t k = 0; k < LANES; k++)
+    if (log_values[k] > NEARLY_CERTAIN)
+      results[k] = (real)log_softmax_gradient(grads[k], log_values[k], sum);
+  return v_load_real(results);
+}
+
+/* The results of `count` vectors from element i on, ROW_BLOCK or 1, of `width` elements each. */
+FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradients *g, size_t i,
+                                         const size_t count, size_t width) {
+  vec log_y[ROW_BLOCK], grad[ROW_BLOCK];
+  exp_term term[ROW_BLOCK];
+  for (size_t k = 0; k < count; k++) {
+    log_y[k] = line_load(&g->s->x, i + k * LANES, width, false);
+    grad[k] = load_or_0(g->s->other, i + k * LANES, width);
+  }
+  exp_terms(term, log_y, &g->frame, count);
+  vec largest = log_y[0];
+  for (size_t k = 0; k < count; k++) {
+    vec y = share(v_stored(exp_term_value(&term[k])), &g->share);
+    vec others = v_add(v_sub(g->total.hi, grad[k]), g->total.lo);
+    result[k] = v_sub(v_mul(grad[k], v_sub(v_set1(1), y)), v_mul(y, others));
+    largest = v_max(log_y[k], largest);
+  }
+  if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)))
+    for (size_t k = 0; k < count; k++)
+      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], g->sum);
+}
+FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t i,
+                                          const size_t count) {
+  log_softmax_gradients_at(result, work, i, count, LANES);
+}
+
 FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   size_t length = s->x.length;
   double sum[2];
   sum_of(s->other, NULL, length, sum);
-  vec_pair total = pair_set1(sum[0], sum[1]);
   tempering t = tempering_set1(UNTEMPERED);
-  exp_frame f = frame_of(v_set1(0), &t);
-  share_frame last = {f.floor_term, pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0)};
-  line row = {s->out, length, NULL, 0};
-  for (size_t i = 0; i < length; i += LANES) {
-    size_t width = length - i < LANES ? length - i : LANES;
-    vec log_y = line_load(&s->x, i, width, false), grad = load_or_0(s->other, i, width);
-    exp_term term;
-    exp_terms(&term, &log_y, &f, 1);
-    vec y = share(v_stored(exp_term_value(&term)), &last);
-    vec others = v_add(v_sub(total.hi, grad), total.lo);
-    vec result = v_sub(v_mul(grad, v_sub(v_set1(1), y)), v_mul(y, others));
-    if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), log_y))) {
-      real log_values[LANES], grads[LANES], results[LANES];
-      v_store_real(log_values, log_y);
-      v_store_real(grads, grad);
-      v_store_real(results, result);
-      for (size_t k = 0; k < width; k++)
-        if (log_values[k] > NEARLY_CERTAIN)
-          results[k] = (real)log_softmax_gradient(grads[k], log_values[k], sum);
-      result = v_load_real(results);
-    }
-    line_store(&row, s->out, i, width, result, 0, false);
+  log_softmax_gradients g = {.s = s, .sum = sum, .total = pair_set1(sum[0], sum[1])};
+  g.frame = frame_of(v_set1(0), &t);
+  g.share = (share_frame){g.frame.floor_term, pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0)};
+  if (length >= LANES) {
+    store_row(s->out, length, log_softmax_gradient_step, &g);
+  } else if (length > 0) {
+    vec result;
+    log_softmax_gradients_at(&result, &g, 0, 1, length);
+    v_store_part(s->out, length, result);
   }
 }
 

@@ -124,7 +124,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
       storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
       if (KEEPS_TERMS) line_store(&s, out, v * LANES, width, value[k], 0, false);
     }
-    t->rest[v] = wide_add_values(t->rest[v], value, rows, true);
+    t->rest[v] = terms_add_values(t->rest[v], value, rows, true);
   } else {
     mask tie[BLOCK];
     vcount ties = t->ties[v];
@@ -133,7 +133,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
       ties = v_count_add(ties, tie[k]);
     }
     t->ties[v] = ties;
-    t->rest[v] = wide_add_terms(t->rest[v], tie, term, rows, true);
+    t->rest[v] = wide_add_others(t->rest[v], tie, term, rows, true);
   }
 }
 
@@ -259,7 +259,7 @@ static void find_frames(tile *t) {
 /* Given the frames; for a logarithm unless the terms are stored. */
 FSM_INLINE void find_sums(tile *t, const bool stores) {
   for (size_t v = 0; v < t->vectors; v++) {
-    t->rest[v] = wide_zero();
+    t->rest[v] = stores ? terms_begin() : wide_zero();
     t->ties[v] = v_count_zero();
   }
   if (t->at.where)
@@ -270,7 +270,7 @@ FSM_INLINE void find_sums(tile *t, const bool stores) {
     for_each_block(t, stores ? add_and_store_step : add_only_step, false);
   for (size_t v = 0; v < t->vectors; v++) {
     for (int p = 0; p < PARTS; p++) t->sum[v].ties.part[p] = v_count_part(t->ties[v], p);
-    t->sum[v].rest = t->rest[v];
+    t->sum[v].rest = stores ? terms_end(t->rest[v]) : t->rest[v];
   }
   if (is_fused(t)) fold_sums(t);
 }

@@ -179,12 +179,12 @@ static void sum_of_distances(const line *x, real maximum, double distance[2]) {
   size_t i = 0;
   for (; i + BLOCK * LANES <= x->length; i += BLOCK * LANES) {
     for (size_t k = 0; k < BLOCK; k++) d[k] = distances_at(x, i + k * LANES, LANES, max);
-    sum = wide_add_values(sum, d, BLOCK, true);
+    for (size_t k = 0; k < BLOCK; k += 2) sum = wide_add(sum, v_add(d[k], d[k + 1]));
   }
   for (; i < x->length; i += LANES) {
     size_t left = x->length - i;
     d[0] = distances_at(x, i, left < LANES ? left : LANES, max);
-    sum = wide_add_values(sum, d, 1, false);
+    sum = wide_add(sum, d[0]);
   }
   wide_total(sum, distance);
 }

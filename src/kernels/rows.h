@@ -136,9 +136,9 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
       tie[k] = v_equal(b->x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_terms(sum->rest, tie, term, count, whole);
+    sum->rest = wide_add_others(sum->rest, tie, term, count, whole);
   } else {
-    sum->rest = wide_add_values(sum->rest, value, count, whole);
+    sum->rest = terms_add_values(sum->rest, value, count, whole);
   }
 }
 
@@ -147,11 +147,12 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
 FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   enum { STEP = ROW_BLOCK * LANES };
   size_t length = p->row->length, i = 0;
-  row_sum sum = {0, wide_zero(), v_set1(-(real)INFINITY)};
+  row_sum sum = {0, flags.splits ? wide_zero() : terms_begin(), v_set1(-(real)INFINITY)};
   row_block b;
   if (length <= LANES) {
     begin_block(&b, p, 0, 1, false, flags);
     add_block(&sum, &b, p, 0, 1, false, flags);
+    if (!flags.splits) sum.rest = terms_end(sum.rest);
     return sum;
   }
   if (length >= 2 * STEP) {
@@ -171,6 +172,7 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
     begin_block(&b, p, i, ROW_BLOCK, false, flags);
     add_block(&sum, &b, p, i, ROW_BLOCK, false, flags);
   }
+  if (!flags.splits) sum.rest = terms_end(sum.rest);
   return sum;
 }
 
@@ -188,24 +190,35 @@ FSM_INLINE void finish_vector(const last_pass *p, const line *row, size_t i, siz
   line_store(row, p->out, i, width, finished(p, i, width, is_log), absent, masked);
 }
 
-/* What a row's last pass makes of the vector from element i on. */
-typedef vec last_step(const void *work, size_t i);
+/* What a row's last pass makes of `count` vectors from element i on, ROW_BLOCK or 1. */
+typedef void last_step(vec *result, const void *work, size_t i, const size_t count);
 
 /* Store the result of a last pass over a vector or more. The first vector and the last may overlap
  * others: they are stored when these have been read. */
 FSM_INLINE void store_row(storage *out, size_t length, last_step *step, const void *work) {
   enum { STEP = ROW_BLOCK * LANES };
-  vec first = step(work, 0), last = step(work, length - LANES);
+  vec first, last, result[ROW_BLOCK];
+  step(&first, work, 0, 1);
+  step(&last, work, length - LANES, 1);
   size_t i = unaligned_elements(out, length);
-  for (; i + STEP <= length; i += STEP)
-    for (size_t j = i; j < i + STEP; j += LANES) v_store(out + j, step(work, j));
-  for (; i + LANES <= length; i += LANES) v_store(out + i, step(work, i));
+  for (; i + STEP <= length; i += STEP) {
+    step(result, work, i, ROW_BLOCK);
+    for (size_t k = 0; k < ROW_BLOCK; k++) v_store(out + i + k * LANES, result[k]);
+  }
+  for (; i + LANES <= length; i += LANES) {
+    step(result, work, i, 1);
+    v_store(out + i, result[0]);
+  }
   v_store(out, first);
   v_store(out + length - LANES, last);
 }
 
-FSM_INLINE vec share_step(const void *work, size_t i) { return finished(work, i, LANES, false); }
-FSM_INLINE vec log_share_step(const void *work, size_t i) { return finished(work, i, LANES, true); }
+FSM_INLINE void share_step(vec *result, const void *work, size_t i, const size_t count) {
+  for (size_t k = 0; k < count; k++) result[k] = finished(work, i + k * LANES, LANES, false);
+}
+FSM_INLINE void log_share_step(vec *result, const void *work, size_t i, const size_t count) {
+  for (size_t k = 0; k < count; k++) result[k] = finished(work, i + k * LANES, LANES, true);
+}
 
 FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_log,
                            const bool masked) {

@@ -112,9 +112,9 @@ FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *
     }
   }
   if (stores)
-    sum->rest = wide_add_values(sum->rest, value, count, whole);
+    sum->rest = terms_add_values(sum->rest, value, count, whole);
   else
-    sum->rest = wide_add_terms(sum->rest, tie, term, count, whole);
+    sum->rest = wide_add_others(sum->rest, tie, term, count, whole);
 }
 
 FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, const size_t count,
@@ -127,7 +127,7 @@ FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, 
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool stores) {
   enum { STEP = COLUMNS_AT_ONCE };
   vcount ties = v_count_zero();
-  term_sum sum = {doubles_set1(0), wide_zero()};
+  term_sum sum = {doubles_set1(0), stores ? terms_begin() : wide_zero()};
   batch_block block;
   size_t i = 0, length = b->first.length;
   if (length >= STEP) {
@@ -143,6 +143,7 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool 
     batch_add_last(&sum, &ties, b, i, STEP, max, f, stores);
   else if (i < length)
     batch_add_last(&sum, &ties, b, i, 2, max, f, stores);
+  if (stores) sum.rest = terms_end(sum.rest);
   for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(ties, p);
   return sum;
 }

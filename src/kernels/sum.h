@@ -63,19 +63,38 @@ FSM_INLINE wide wide_add(wide w, vec a) {
   return result;
 }
 
+/* The sum of all terms begins above anything that is added to it. What an addition rounds off is
+ * then found in two steps instead of five (T. J. Dekker, "A floating-point technique for extending
+ * the available precision", Numer. Math. 18, 1971), and the excess comes off exactly in the end.
+ * (Terms without the largest may come to less than what is rounded off beside the excess.) */
+#define ABOVE_TERMS (4 * SPARE_SCALE)
+
+FSM_INLINE wide terms_begin(void) {
+  wide w = {d_set1(ABOVE_TERMS), d_set1(0)};
+  return w;
+}
+
+FSM_INLINE wide terms_add(wide w, vec a) {
+  dvec sum = d_add(w.hi, a);
+  wide result = {sum, d_add(w.lo, d_sub(a, d_sub(sum, w.hi)))};
+  return result;
+}
+
+FSM_INLINE wide terms_end(wide w) { return add_exactly(d_sub(w.hi, d_set1(ABOVE_TERMS)), w.lo); }
+
 /* Add `count` vectors, 1 or an even number. Two at a time are added in real: that costs the sum
  * half a unit in its last place at most, and nothing where they are equal or 0, and all errors
  * would have one sign. */
-FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const bool whole) {
+FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const bool whole) {
   (void)whole;
-  if (count == 1) return wide_add(w, a[0]);
-  for (size_t k = 0; k < count; k += 2) w = wide_add(w, v_add(a[k], a[k + 1]));
+  if (count == 1) return terms_add(w, a[0]);
+  for (size_t k = 0; k < count; k += 2) w = terms_add(w, v_add(a[k], a[k + 1]));
   return w;
 }
 
 /* Add the terms of `count` vectors where `skip` is not set, with what rounding has cost them. */
-FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const size_t count,
-                               const bool whole) {
+FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
+                                const bool whole) {
   (void)whole;
   for (size_t k = 0; k < count; k++) {
     vec value = exp_term_value(&t[k]);
@@ -123,10 +142,13 @@ FSM_INLINE wide wide_add(wide w, vec a) {
   return w;
 }
 
+FSM_INLINE wide terms_begin(void) { return wide_zero(); }
+FSM_INLINE wide terms_end(wide w) { return w; }
+
 /* Add `count` vectors, 1, 2 or a multiple of 4. Four at a time are added in real: that costs the
  * sum a unit in its last place at most, and nothing where they are equal, and all errors would have
  * one sign. If some are not `whole` but end in zeros, two at a time. */
-FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const bool whole) {
+FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const bool whole) {
   if (count == 1) return wide_add(w, a[0]);
   if (count == 2) return wide_add(w, v_add(a[0], a[1]));
   for (size_t k = 0; k < count; k += 4) {
@@ -136,11 +158,11 @@ FSM_INLINE wide wide_add_values(wide w, const vec *a, const size_t count, const 
   return w;
 }
 
-FSM_INLINE wide wide_add_terms(wide w, const mask *skip, const exp_term *t, const size_t count,
-                               const bool whole) {
+FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
+                                const bool whole) {
   vec value[BLOCK];
   for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k]));
-  return wide_add_values(w, value, count, whole);
+  return terms_add_values(w, value, count, whole);
 }
 
 FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
