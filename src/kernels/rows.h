@@ -155,18 +155,14 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
     if (!flags.splits) sum.rest = terms_end(sum.rest);
     return sum;
   }
-  if (length >= 2 * STEP) {
+  if (length >= STEP) {
     begin_block(&b, p, 0, ROW_BLOCK, true, flags);
-    for (; i + 2 * STEP <= length; i += STEP) {
+    for (size_t last = length - STEP; i + STEP <= last; i += STEP) {
       add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
       begin_block(&b, p, i + STEP, ROW_BLOCK, true, flags);
     }
     add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
     i += STEP;
-  }
-  for (; i + STEP <= length; i += STEP) {
-    begin_block(&b, p, i, ROW_BLOCK, true, flags);
-    add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
   }
   if (i < length) {
     begin_block(&b, p, i, ROW_BLOCK, false, flags);
@@ -360,10 +356,9 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
                                        .fetches_out = fetches_out,
                                        .fetches_ahead = true});
   }
-  if (g->is_far)
+  if (g->is_far || !has_ahead)
     return sum_of_row(&p,
                       (term_flags){.stores = stores, .splits = splits, .fetches_out = fetches_out});
-  if (!has_ahead) return sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
   p.ahead = &ahead;
   row_sum sum = sum_of_row(
       &p, (term_flags){
