@@ -4,10 +4,10 @@
  * alone, and the sums of its parts are added in their order, so the result is the same whoever does
  * them.
  *
- * The passes are those of rows.h, but for two exceptions where elements are floats. For a
- * logarithm, each part is summed in a frame of its own, while it is in the second-level cache. So
- * it is for a softmax that the caches do not keep, of which the terms are found again when the sum
- * is known. Memory touched per element: one read, or two and one write past the caches. */
+ * The passes are those of rows.h, but for two exceptions. For the logarithm of floats, each part is
+ * summed in a frame of its own, while it is in the second-level cache. And the terms of a softmax
+ * that the caches do not keep may be found twice. Memory touched per element: one read for a sum
+ * (of doubles, two), and one read and one write past the caches for the results. */
 #ifndef FSM_KERNELS_LONG_ROWS_H
 #define FSM_KERNELS_LONG_ROWS_H
 
@@ -217,6 +217,30 @@ static void sum_parts_apart(long_row *r, fsm_task *sum_part_alone) {
 }
 
 static void sum_for_log(long_row *r) { sum_parts_apart(r, sum_part_for_log); }
+static void sum_for_softmax(long_row *r) { sum_parts_apart(r, sum_part_for_softmax); }
+
+#else /* Frames of parts lie a factor apart that is not exact to twice the precision of double. */
+
+static void sum_part_for_softmax(void *work, int k, int thread) {
+  (void)thread;
+  sum_part(work, k, false, false);
+}
+
+static void sum_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  sum_part(work, k, false, true);
+}
+
+static void sum_parts(long_row *r, fsm_task *sum_part_in_frame) {
+  for_each_part(r, find_max_of_part);
+  know_max(r);
+  for_each_part(r, sum_part_in_frame);
+}
+
+static void sum_for_log(long_row *r) { sum_parts(r, sum_part_for_log); }
+static void sum_for_softmax(long_row *r) { sum_parts(r, sum_part_for_softmax); }
+
+#endif
 
 static void share_part_past_caches(void *work, int k, int thread) {
   (void)thread;
@@ -230,39 +254,30 @@ static void share_part_past_caches(void *work, int k, int thread) {
     share_terms_past_caches(&x, &f, out_of_part(r, k), &last, false);
 }
 
-static bool softmax_outgrows_caches(long_row *r) {
-  if (!outgrows_caches(r)) return false;
-  sum_parts_apart(r, sum_part_for_softmax);
+static void know_share(long_row *r) {
   term_sum sum = total_of_parts(r);
   r->share = share_frame_of(&sum.rest, r->max, &r->frame);
-  for_each_part(r, share_part_past_caches);
-  return true;
 }
 
-#else /* To find a double's exponential twice takes longer than to write it and read it again. */
-
-static void sum_part_for_log(void *work, int k, int thread) {
-  (void)thread;
-  sum_part(work, k, false, true);
+/* Whether terms are found once for the sum and again for the result: less memory is touched than
+ * to write them and read them again. For one thread, that takes longer with doubles, and by single
+ * lanes; several have to share the memory. The result is the same. */
+static bool finds_terms_twice(const long_row *r) {
+  if (LANES == 1 || !outgrows_caches(r)) return false;
+  return sizeof(real) < sizeof(double) || r->slices->each;
 }
-
-static void sum_for_log(long_row *r) {
-  for_each_part(r, find_max_of_part);
-  know_max(r);
-  for_each_part(r, sum_part_for_log);
-}
-
-static bool softmax_outgrows_caches(long_row *r) { return (void)r, false; }
-
-#endif
 
 static void softmax_long_row(long_row *r) {
-  if (softmax_outgrows_caches(r)) return;
+  if (finds_terms_twice(r)) {
+    sum_for_softmax(r);
+    know_share(r);
+    for_each_part(r, share_part_past_caches);
+    return;
+  }
   for_each_part(r, find_max_of_part);
   know_max(r);
   for_each_part(r, keep_terms_of_part);
-  term_sum sum = total_of_parts(r);
-  r->share = share_frame_of(&sum.rest, r->max, &r->frame);
+  know_share(r);
   for_each_part(r, KEEPS_TERMS ? scale_part : share_part);
 }
 
