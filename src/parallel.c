@@ -57,7 +57,7 @@ enum {
   LINE_BYTES = 64,
   TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
-  WORTH_WAKING = 4, /* shares */
+  WORTH_WAKING = 8, /* shares */
 };
 
 static void cut_outer(division *d, size_t parts) {

@@ -36,7 +36,7 @@ import fastsoftmax
 def threads():
     return len(os.listdir("/proc/self/task"))
 
-x = np.random.default_rng(0).normal(0.0, 5.0, (700, 1000)).astype("f4")
+x = np.random.default_rng(0).normal(0.0, 5.0, (1400, 1000)).astype("f4")
 alone = fastsoftmax.softmax(x, -1, workers=1)
 
 def is_right(**options):
@@ -475,7 +475,7 @@ print(threads())
 def test_threads_are_started_when_there_is_work_for_them():
     code = """
 counts = [threads()]
-for rows in (1, 10, 100, 700):
+for rows in (1, 10, 100, 1400):
     fastsoftmax.softmax(x[:rows], -1)
     counts.append(threads())
 for _ in range(10):
@@ -566,7 +566,7 @@ print(threads())
 
 def threads_of_a_call() -> tuple[int, int]:
     """How many may be used, and how many were started: for joblib, which runs it elsewhere."""
-    x = np.random.default_rng(0).normal(0.0, 5.0, (700, 1000))
+    x = np.random.default_rng(0).normal(0.0, 5.0, (1400, 1000))
     before = set(os.listdir("/proc/self/task"))  # of which joblib's own may end meanwhile
     fastsoftmax.softmax(x, -1)
     return fastsoftmax.get_workers(), len(set(os.listdir("/proc/self/task")) - before)
