@@ -21,8 +21,8 @@ from setuptools.errors import BaseError, CCompilerError
 
 # No flag names an instruction set: each file under src/isa/ selects its own. Contraction is off so
 # that each of them computes exactly what its source says. The kernels' loops are long and few:
-# where one begins in a line of the instruction cache made up to 12 % of difference. Of what Python's
-# own flags let a debugger know, line numbers are kept: the rest takes as long as to compile.
+# where one begins in a line of the instruction cache made up to 12 % of difference. Of what
+# Python's flags tell a debugger, line numbers are kept: the rest takes as long as to compile.
 UNIX_FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-g1", "-pthread"]
 # What GCC has for x86: to order the steps of a block before it hands out registers, and for the
 # times that they take on such a processor. Its own order, made for any processor and of what

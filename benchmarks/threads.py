@@ -35,7 +35,7 @@ from peers import result_array
 
 # Those of setup.py, for GCC on x86.
 FLAGS = (
-    *("-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-pthread", "-fopenmp"),
+    *("-O3", "-std=c11", "-ffp-contract=off", "-falign-loops=32", "-g1", "-pthread", "-fopenmp"),
     *("-fschedule-insns", "-fsched-pressure", "-mtune=icelake-server"),
 )
 

@@ -50,12 +50,7 @@ static storage *out_of_part(const long_row *r, int k) {
   return r->out + (size_t)k * r->part_length;
 }
 
-static void for_each_part(long_row *r, fsm_task *task) {
-  if (r->slices->each)
-    r->slices->each(r->slices->team, task, r, r->parts);
-  else
-    for (int k = 0; k < r->parts; k++) task(r, k, 0);
-}
+static void for_each_part(long_row *r, fsm_task *task) { do_parts(r->slices, task, r, r->parts); }
 
 static void find_max_of_part(void *work, int k, int thread) {
   (void)thread;

@@ -67,6 +67,14 @@ static inline size_t array_bytes(const fsm_slices *s) {
   return (s->elements > here ? s->elements : here) * sizeof(storage);
 }
 
+/* Do the parts of a long slice: with the threads of the team that the slices belong to, if any. */
+static void do_parts(const fsm_slices *s, fsm_task *task, void *work, int parts) {
+  if (s->each)
+    s->each(s->team, task, work, parts);
+  else
+    for (int k = 0; k < parts; k++) task(work, k, 0);
+}
+
 static inline const double *temperature_of(const fsm_slices *s, size_t outer, size_t inner) {
   return s->temperature + (ptrdiff_t)outer * s->temperature_outer +
          (ptrdiff_t)inner * s->temperature_inner;

@@ -80,7 +80,10 @@ FSM_INLINE wide terms_add(wide w, vec a) {
   return result;
 }
 
-FSM_INLINE wide terms_end(wide w) { return add_exactly(d_sub(w.hi, d_set1(ABOVE_TERMS)), w.lo); }
+FSM_INLINE wide terms_end(wide w) {
+  w.hi = d_sub(w.hi, d_set1(ABOVE_TERMS));
+  return w;
+}
 
 /* Add `count` vectors, 1 or an even number. Two at a time are added in real: that costs the sum
  * half a unit in its last place at most, and nothing where they are equal or 0, and all errors

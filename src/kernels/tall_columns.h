@@ -99,13 +99,6 @@ static void join_sums(tall_slice *c) {
   }
 }
 
-static void each_part_of_columns(tall_slice *c, fsm_task *task) {
-  if (c->slices->each)
-    c->slices->each(c->slices->team, task, c, c->parts);
-  else
-    for (int k = 0; k < c->parts; k++) task(c, k, 0);
-}
-
 static void tall_columns(const fsm_slices *s, const column_passes *passes) {
   tall_slice c; /* large, and not to be cleared for nothing */
   c.slices = s;
@@ -118,15 +111,15 @@ static void tall_columns(const fsm_slices *s, const column_passes *passes) {
   c.parts = (int)((rows + c.part_length - 1) / c.part_length);
   for (size_t outer = 0; outer < s->outer; outer++) {
     place_tile(&c.whole, s, outer, 0);
-    each_part_of_columns(&c, find_maxima_of_part);
+    do_parts(s, find_maxima_of_part, &c, c.parts);
     join_maxima(&c);
-    each_part_of_columns(&c, find_sums_of_part);
+    do_parts(s, find_sums_of_part, &c, c.parts);
     join_sums(&c);
     passes->know(&c.whole);
     if (passes->reduces)
       passes->finish(&c.whole);
     else
-      each_part_of_columns(&c, finish_part_of_columns);
+      do_parts(s, finish_part_of_columns, &c, c.parts);
   }
 }
 
