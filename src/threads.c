@@ -198,6 +198,14 @@ static bool add_helper(void) {
   return is_made;
 }
 
+/* So many helpers more, up to one for each processor, or as many as are wanted. */
+static void add_helpers(int missing, int wanted) {
+  if (missing <= 0) return; /* processors are counted by a system call */
+  int most = processors() - 1;
+  if (most < wanted) most = wanted;
+  for (; missing > 0 && helpers < most && add_helper(); missing--) helpers++;
+}
+
 static void call_for_help(job *j, bool wakes) {
   pthread_mutex_lock(&lock);
   if (!watches_forks) j->wanted = 0;
@@ -206,10 +214,8 @@ static void call_for_help(job *j, bool wakes) {
   j->after = jobs;
   jobs = j;
   atomic_fetch_add(&calls, 1);
-  int missing = j->wanted - spinning, most = processors() - 1;
-  int to_wake = missing < sleeping ? missing : sleeping;
-  if (most < j->wanted) most = j->wanted;
-  for (missing -= to_wake; missing > 0 && helpers < most && add_helper(); missing--) helpers++;
+  int missing = j->wanted - spinning, to_wake = missing < sleeping ? missing : sleeping;
+  add_helpers(missing - to_wake, j->wanted);
   pthread_mutex_unlock(&lock);
   for (; to_wake > 0; to_wake--) pthread_cond_signal(&wanting);
 }
