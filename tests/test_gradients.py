@@ -61,6 +61,23 @@ def test_the_gradient_of_a_dominating_class_keeps_its_digits(api, dtype, lead):
     assert_accurate(got, wanted)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_leaves_the_digits_of_a_dominating_class(api, dtype):
+    """Which lane of which vector either is in does not matter."""
+    length = 67
+    grad = np.random.default_rng(0).normal(size=length).astype(dtype)
+    for place in range(length):
+        log_y = np.full(length, -12.0, dtype)
+        log_y[place] = -1e-6
+        wanted = api.log_softmax_backward(grad, log_y)
+        for at in set(range(0, length, 11)) - {place}:
+            with_nan = log_y.copy()
+            with_nan[at] = np.nan
+            got = api.log_softmax_backward(grad, with_nan)
+            assert np.isnan(got[at])
+            np.testing.assert_array_equal(np.delete(got, at), np.delete(wanted, at))
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 def test_gradients_of_a_slice_sum_to_nothing(api, seed):
     rng = np.random.default_rng(seed)

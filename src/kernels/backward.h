@@ -91,7 +91,7 @@ FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradient
     grad[k] = load_or_0(g->s->other, i + k * LANES, width);
   }
   exp_terms(term, log_y, &g->frame, count);
-  vec largest = log_y[0];
+  vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
     vec y = share(v_stored(exp_term_value(&term[k])), &g->share);
     vec others = v_add(v_sub(g->total.hi, grad[k]), g->total.lo);
