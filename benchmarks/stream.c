@@ -9,25 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "fastsoftmax.h"
+#include "timing.h"
 
 enum { BYTES = 1 << 28, PIECE = 1 << 20, RUNS = 7 };
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 static double median(double *times) {
-  qsort(times, RUNS, sizeof *times, by_value);
+  sort_times(times, RUNS);
   return times[RUNS / 2];
 }
 

@@ -16,24 +16,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "fastsoftmax.h"
+#include "timing.h"
 
 enum { TURNS = 400, LINE = 64, PAST_A_LINE = 16 };
 
 extern const fsm_kernels fsm_old, fsm_new;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
 
 static REAL *array(size_t count) {
   char *memory = malloc(count * sizeof(REAL) + 2 * LINE);
@@ -72,7 +61,7 @@ int main(int count, char **arguments) {
   for (int turn = 0; turn < TURNS; turn++)
     for (int v = 0; v < 2; v++) times[v][turn] = seconds(kernels[v], &s, calls);
   for (int v = 0; v < 2; v++) {
-    qsort(times[v], TURNS, sizeof times[v][0], by_value);
+    sort_times(times[v], TURNS);
     double scale = 1e9 / (double)elements;
     printf("%s: minimum %.4f, median %.4f\n", v ? "new" : "old", times[v][0] * scale,
            times[v][TURNS / 2] * scale);
