@@ -6,8 +6,8 @@
  *
  * The passes are those of rows.h, but for two exceptions. For the logarithm of floats, each part is
  * summed in a frame of its own, while it is in the second-level cache. And the terms of a softmax
- * that the caches do not keep may be found twice. Memory touched per element: one read for a sum
- * (of doubles, two), and one read and one write past the caches for the results. */
+ * that the caches do not keep may be found twice. Memory touched per element then: one read for the
+ * sum (of doubles, two), and one read and one write past the caches for the results. */
 #ifndef FSM_KERNELS_LONG_ROWS_H
 #define FSM_KERNELS_LONG_ROWS_H
 
