@@ -76,10 +76,15 @@ def ours(backend: str) -> Contestant:
     return prepare
 
 
-def our_softmax(function: str, x: Any, axis: int) -> Callable[[], Any]:
-    """The softmax, on the best backend, that `predict` does without."""
-    functions, out = Functions(_backend.get(_backend.available()[0])), np.zeros_like(x)
-    return lambda: functions.softmax(x, axis, out=out)
+def our_softmax(backend: str) -> Contestant:
+    """The softmax that `predict` does without."""
+    functions = Functions(_backend.get(backend))
+
+    def prepare(function: str, x: Any, axis: int) -> Callable[[], Any]:
+        out = np.zeros_like(x)
+        return lambda: functions.softmax(x, axis, out=out)
+
+    return prepare
 
 
 def argmax(function: str, x: Any, axis: int) -> Callable[[], Any]:
@@ -156,7 +161,9 @@ def timings() -> list[Timing]:
             "pytorch": pytorch,
         }
         if work.function.startswith("predict"):
-            everyone |= {"softmax": our_softmax, "argmax": argmax, "scipy": scipy_argmax}
+            judged = set(targets.BACKENDS).intersection(_backend.available())
+            everyone |= {f"softmax-{name}": our_softmax(name) for name in sorted(judged)}
+            everyone |= {"argmax": argmax, "scipy": scipy_argmax}
         found.append(Timing(work, measure(everyone, work, seconds=2).seconds))
     return found
 

@@ -1,6 +1,5 @@
 """What the kernels are to reach: the time of a backend divided by that of a peer, at most."""
 
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -81,7 +80,7 @@ LOSSES = (
     Target(Work("top_k", "float32", (64, 128_000), -1), "pytorch", 0.25, 0.25),
     *(Target(work, "pytorch", 1.0, 1.0) for work in _NO_SLOWER),
 )
-"""Of decisions, losses and gradients. The peer "softmax" is our own, of the best backend."""
+"""Of decisions, losses and gradients. The peer "softmax" is our own, of the same backend."""
 
 CALLS = {
     "exp(x)": None,
@@ -134,10 +133,9 @@ def rows(targets: Iterable[Target], timings: Sequence[Timing]) -> Iterator[list[
 
 def _ratio(seconds: dict[str, float], backend: str, peer: str) -> float | None:
     """None where one of the two was not there."""
-    try:
-        return operator.truediv(seconds[f"fastsoftmax-{backend}"], seconds[peer])
-    except KeyError:
-        return None
+    ours = seconds.get(f"fastsoftmax-{backend}")
+    theirs = seconds.get(f"{peer}-{backend}", seconds.get(peer))
+    return None if ours is None or theirs is None else ours / theirs
 
 
 def _cells(ratios: Iterable[float | None], limits: Iterable[float]) -> Iterator[str]:

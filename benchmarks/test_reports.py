@@ -62,6 +62,18 @@ def test_targets_are_judged_by_the_ratio_to_the_peer():
     assert row[2:4] == ["–", "0.20 not measured"]
 
 
+def test_predict_is_judged_beside_the_softmax_of_its_backend():
+    target = next(target for target in targets.LOSSES if target.peer == "softmax")
+    seconds = {
+        "fastsoftmax-avx512": 1.0,
+        "fastsoftmax-avx2": 1.0,
+        "softmax-avx512": 4.0,
+        "softmax-avx2": 2.0,
+    }
+    _, row = targets.rows([target], [Timing(target.work, seconds)])
+    assert (row[2], row[4]) == ("0.25", "0.50")
+
+
 def test_put_replaces_its_block_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ROOT", tmp_path)
     document = tmp_path / "page.md"
