@@ -56,6 +56,26 @@ def test_predict_is_argmax(api, x):
         assert confidence.shape == wanted.shape
 
 
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 40])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_predict_of_every_short_length(api, dtype, rows):
+    """With ties, zeros of both signs, infinities and NaN, wherever they are among other rows."""
+    rng = np.random.default_rng(rows)
+    values = np.array([0.0, -0.0, 1.0, 2.0, -np.inf, np.inf, np.nan], dtype)
+    for length in range(1, 70):
+        plain = rng.normal(0.0, 3.0, (rows, length)).astype(dtype)
+        odd = rng.choice(values, (rows, length), p=[0.2, 0.2, 0.2, 0.2, 0.1, 0.05, 0.05])
+        for x in (plain, odd, np.where(rng.random((rows, 1)) < 0.3, odd, plain)):
+            wanted = np.argmax(x, -1)
+            np.testing.assert_array_equal(api.predict(x), wanted)
+            index, confidence = api.predict(x, return_confidence=True)
+            np.testing.assert_array_equal(index, wanted)
+            has_one = np.isfinite(x[np.arange(rows), wanted])  # the largest is, or NaN
+            np.testing.assert_array_equal(np.isnan(confidence), ~has_one)
+            exact = oracle.exact(x[has_one]).softmax
+            assert_accurate(confidence[has_one], exact.max(axis=-1))
+
+
 def test_large_integers_are_compared_as_they_are(api):
     x = np.array([2**60, 2**60 + 1])
     assert api.predict(x) == 1

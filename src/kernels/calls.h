@@ -105,6 +105,33 @@ static inline slice group_slice(const group *g, size_t k) {
   return slice_of(g->call, g->first + k);
 }
 
+/* The longest row that gains by it here: what follows the sums is done row by row all the same. */
+enum { SHORT_OF_CALLS = 3 * LANES };
+
+static inline bool is_short(size_t length, size_t outer) {
+  return LANES > 1 && length > 0 && length <= SHORT_OF_CALLS && outer > 1;
+}
+
+/* Rows that are short come by batches, of which the next one is read when this one is done. */
+FSM_INLINE void for_each_short_group(const fsm_slices *s, const fsm_call *call,
+                                     group_kernel *kernel) {
+  tempering t = tempering_set1(UNTEMPERED);
+  real maxima[LANES];
+  batch b;
+  group g;
+  b.stride = s->x_outer;
+  g.slices = s;
+  g.call = call;
+  g.batch = &b;
+  g.max = maxima;
+  g.count_ahead = 0;
+  for (g.first = 0; g.first < s->outer; g.first += g.count) {
+    v_store_real(maxima, batch_begin(&b, s, g.first, false));
+    g.count = b.count;
+    kernel(&g, &t, false);
+  }
+}
+
 FSM_INLINE void call_groups(const fsm_call *c, group_kernel *kernel, const bool masked) {
   fsm_slices s = {.outer = c->outer,
                   .length = c->length,
@@ -119,7 +146,10 @@ FSM_INLINE void call_groups(const fsm_call *c, group_kernel *kernel, const bool 
                   .where_outer = c->where.outer,
                   .where_length = c->where.length,
                   .elements = c->elements};
-  for_each_group_if(&s, c, kernel, masked);
+  if (!masked && is_short(c->length, c->outer))
+    for_each_short_group(&s, c, kernel);
+  else
+    for_each_group_if(&s, c, kernel, masked);
 }
 
 /* What a call has one of for each row. */
@@ -174,8 +204,21 @@ static void know_shares(known *n, const double largest[2], const double rest[2])
   n->others = fma(others[0], inverse, fma(others[0], n->inverse[1], others[1] * inverse));
 }
 
+/* The same of a batch, which has all rows' ties apart or none's. Stored terms go to their rows. */
+static term_sum sums_of_batch(group *g, const exp_frame *frame, bool stores) {
+  vec max = v_load_real(g->max);
+  bool splits = false;
+  for (size_t k = 0; k < g->count; k++) splits |= g->splits[k];
+  if (!stores && !splits) return batch_sum(g->batch, max, frame, (batch_flags){.stores = false});
+  if (!stores) return batch_sum(g->batch, max, frame, (batch_flags){.splits = true});
+  term_sum sums = batch_sum(g->batch, max, frame, (batch_flags){.stores = true, .splits = true});
+  batch_store(g->batch, group_out(g, 0), g->slices->out_outer, no_finish, NULL, 0, false);
+  return sums;
+}
+
 /* The sums of a group whose member `splits` is set. One function, as it is large. */
 static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
+  if (g->batch) return sums_of_batch(g, frame, stores);
   frame_lanes frames = lanes_of_frame(frame);
   if (g->slices->where) /* which only softmax_logsumexp has */
     return sums_of_group(g, &frames, NULL, 0, STORE_TERMS, EVERY_ROW, true);

@@ -8,7 +8,7 @@
 #ifndef FSM_KERNELS_LOSSES_H
 #define FSM_KERNELS_LOSSES_H
 
-FSM_INLINE void softmax_logsumexp_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void softmax_logsumexp_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, true, masked);
@@ -324,7 +324,7 @@ static bool may_be_certain(const slice *s, real maximum) {
   return s->call->label_smoothing != 0 || label < 0 || !(maximum - (real)s->x.x[label] >= 2);
 }
 
-FSM_INLINE void label_losses_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void label_losses_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
@@ -338,7 +338,7 @@ FSM_INLINE void label_losses_group(group *g, const tempering *t, const bool mask
   }
 }
 
-FSM_INLINE void probabilities_losses_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void probabilities_losses_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, g->call->out.data != NULL, masked);
@@ -376,7 +376,7 @@ static void grad_hess_of_slice(const slice *s, const known *n) {
     s->hess[first_equal(&s->x, 0, n->max)] = (storage)(n->largest * n->others * second);
 }
 
-FSM_INLINE void grad_hess_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void grad_hess_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, true, masked);

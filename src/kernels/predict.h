@@ -51,20 +51,41 @@ static size_t argmax(const line *s, real *maximum) {
   return first_equal(s, from, *maximum);
 }
 
+/* Of short rows, the classes of a whole batch are found at once. */
+FSM_APART void predict_group(group *g, const tempering *t, const bool masked) {
+  (void)t, (void)masked;
+  mask nan = v_unordered(v_set1(0), v_set1(0));
+  for (size_t i = 0; i < g->batch->first.length; i++) {
+    vec x = v_load_real(g->batch->columns[i]);
+    nan = v_or(nan, v_unordered(x, x));
+  }
+  real place[LANES];
+  v_store_real(place, batch_first_equal(g->batch, v_load_real(g->max)));
+  uint64_t has_nan = v_bits(nan);
+  for (size_t k = 0; k < g->count; k++) {
+    slice s = group_slice(g, k);
+    *index_of(&s) = (ptrdiff_t)(has_nan >> k & 1 ? first_nan(&s.x, 0) : (size_t)place[k]);
+  }
+}
+
 /* With the confidence, a row is searched for its maximum once that is known. */
-FSM_INLINE void confidence_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void confidence_group(group *g, const tempering *t, const bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
   storage confidence[LANES];
   v_store(confidence, softmax_of(max, &frame, share_frame_of(&sums.rest, max, &frame)));
+  real place[LANES];
+  if (g->batch) v_store_real(place, batch_first_equal(g->batch, max));
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
     real maximum = g->max[k];
     look_ahead(g, k, masked);
-    bool is_number = confidence[k] == confidence[k];
-    *index_of(&s) = (ptrdiff_t)(is_number ? first_equal(&s.x, 0, maximum) : argmax(&s.x, &maximum));
+    size_t index = confidence[k] != confidence[k] ? argmax(&s.x, &maximum)
+                   : g->batch                     ? (size_t)place[k]
+                                                  : first_equal(&s.x, 0, maximum);
+    *index_of(&s) = (ptrdiff_t)index;
     *result_of(&s) = confidence[k];
   }
 }
@@ -72,6 +93,10 @@ FSM_INLINE void confidence_group(group *g, const tempering *t, const bool masked
 static void predict_rows(const fsm_call *c) {
   if (c->slices.data) {
     call_groups(c, confidence_group, false);
+    return;
+  }
+  if (is_short(c->length, c->outer)) {
+    call_groups(c, predict_group, false);
     return;
   }
   for (size_t outer = 0; outer < c->outer; outer++) {

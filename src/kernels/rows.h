@@ -270,7 +270,8 @@ typedef struct {
   real *max_ahead;
   bool is_known_ahead[LANES];
   bool is_far;        /* the last-level cache does not keep the array */
-  bool splits[LANES]; /* of calls: which rows have ties apart */
+  bool splits[LANES];  /* of calls: which rows have ties apart */
+  struct batch *batch; /* and their transpose, if they are short (short_rows.h) */
 } group;
 
 /* What is far away is read fastest row by row: where the last-level cache does not keep the array,
@@ -498,6 +499,7 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
   group g;
   g.slices = s;
   g.call = call;
+  g.batch = NULL;
   g.is_far = is_far;
   g.first = 0;
   g.count_ahead = s->outer < most ? s->outer : most;

@@ -15,7 +15,7 @@ enum { SHORT = (LANES == 16 ? 7 : 12) * LANES };
 enum { COLUMNS_AT_ONCE = 4 };
 
 /* Some of the rows, at most LANES, and their transpose. */
-typedef struct {
+typedef struct batch {
   line first;
   ptrdiff_t stride, where_stride; /* from one row to the next */
   size_t count;
@@ -94,63 +94,67 @@ FSM_INLINE void batch_begin_block(batch_block *block, const batch *b, size_t i, 
   exp_reduce(block->reduced, shifted, f, count);
 }
 
-/* Add their terms to the sum. They take the places of the elements if they are to be stored. */
+/* What becomes of the terms of a batch. */
+typedef struct {
+  bool stores; /* they take the places of the elements */
+  bool splits; /* ties are counted apart, for a logarithm */
+} batch_flags;
+
+/* Add their terms to the sum. */
 FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *block, batch *b,
-                                size_t i, const size_t count, vec max, const bool stores,
+                                size_t i, const size_t count, vec max, const batch_flags flags,
                                 const bool whole) {
   vec value[COLUMNS_AT_ONCE];
   exp_term term[COLUMNS_AT_ONCE];
   mask tie[COLUMNS_AT_ONCE];
   exp_expand(term, block->reduced, count);
   for (size_t k = 0; k < count; k++) {
-    if (stores) {
-      value[k] = v_stored(exp_term_value(&term[k]));
-      v_store_real(b->columns[i + k], value[k]);
-    } else {
-      tie[k] = v_equal(block->x[k], max);
-      *ties = v_count_add(*ties, tie[k]);
-    }
+    value[k] = v_stored(exp_term_value(&term[k]));
+    if (flags.stores) v_store_real(b->columns[i + k], value[k]);
+    if (!flags.splits) continue;
+    tie[k] = v_equal(block->x[k], max);
+    *ties = v_count_add(*ties, tie[k]);
   }
-  if (stores)
-    sum->rest = terms_add_values(sum->rest, value, count, whole);
-  else
+  if (flags.splits)
     sum->rest = wide_add_others(sum->rest, tie, term, count, whole);
+  else
+    sum->rest = terms_add_values(sum->rest, value, count, whole);
 }
 
 FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, const size_t count,
-                               vec max, const exp_frame *f, const bool stores) {
+                               vec max, const exp_frame *f, const batch_flags flags) {
   batch_block block;
   batch_begin_block(&block, b, i, count, f);
-  batch_add_block(sum, ties, &block, b, i, count, max, stores, false);
+  batch_add_block(sum, ties, &block, b, i, count, max, flags, false);
 }
 
-FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const bool stores) {
+FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch_flags flags) {
   enum { STEP = COLUMNS_AT_ONCE };
   vcount ties = v_count_zero();
-  term_sum sum = {doubles_set1(0), stores ? terms_begin() : wide_zero()};
+  term_sum sum = {doubles_set1(0), flags.splits ? wide_zero() : terms_begin()};
   batch_block block;
   size_t i = 0, length = b->first.length;
   if (length >= STEP) {
     batch_begin_block(&block, b, 0, STEP, f);
     for (; i + 2 * STEP <= length; i += STEP) {
-      batch_add_block(&sum, &ties, &block, b, i, STEP, max, stores, true);
+      batch_add_block(&sum, &ties, &block, b, i, STEP, max, flags, true);
       batch_begin_block(&block, b, i + STEP, STEP, f);
     }
-    batch_add_block(&sum, &ties, &block, b, i, STEP, max, stores, true);
+    batch_add_block(&sum, &ties, &block, b, i, STEP, max, flags, true);
     i += STEP;
   }
   if (i + 2 < length)
-    batch_add_last(&sum, &ties, b, i, STEP, max, f, stores);
+    batch_add_last(&sum, &ties, b, i, STEP, max, f, flags);
   else if (i < length)
-    batch_add_last(&sum, &ties, b, i, 2, max, f, stores);
-  if (stores) sum.rest = terms_end(sum.rest);
+    batch_add_last(&sum, &ties, b, i, 2, max, f, flags);
+  if (!flags.splits) sum.rest = terms_end(sum.rest);
   for (int p = 0; p < PARTS; p++) sum.ties.part[p] = v_count_part(ties, p);
   return sum;
 }
 
 FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   exp_frame f = frame_of(max, t);
-  term_sum sum = batch_sum(b, max, &f, false);
+  term_sum sum = batch_sum(b, max, &f, (batch_flags){.splits = true});
   doubles log_sum = log_of_sum(&sum, max, &f);
   vec magnitude = v_max(max, v_sub(v_set1(0), max));
   if (v_all(v_less(magnitude, v_set1((real)INFINITY)))) return log_sum;
@@ -174,6 +178,7 @@ typedef struct {
 
 typedef vec batch_finish(vec column, const batch_frame *f);
 
+FSM_INLINE vec no_finish(vec term, const batch_frame *f) { return (void)f, term; }
 FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) { return share(term, &f->share); }
 FSM_INLINE vec log_softmax_finish(vec x, const batch_frame *f) { return log_share(x, &f->log); }
 
@@ -209,6 +214,14 @@ FSM_INLINE void batch_store(const batch *b, storage *out, ptrdiff_t stride, batc
   }
 }
 
+/* Where in each row, in which `value` is, it is first. */
+FSM_INLINE vec batch_first_equal(const batch *b, vec value) {
+  vec place = v_set1(0);
+  for (size_t i = b->first.length; i-- > 0;)
+    place = v_select(v_equal(v_load_real(b->columns[i]), value), v_set1((real)i), place);
+  return place;
+}
+
 /* Read the rows from `outer` on, and find their maxima. */
 FSM_INLINE vec batch_begin(batch *b, const fsm_slices *s, size_t outer, const bool masked) {
   b->first = row_of(s, outer);
@@ -237,7 +250,7 @@ FSM_INLINE vec begin_next(const batch_next *next, vec max, const bool masked) {
 FSM_INLINE vec softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
                              const batch_next *next, const bool masked) {
   exp_frame f = frame_of(max, t);
-  term_sum sum = batch_sum(b, max, &f, true);
+  term_sum sum = batch_sum(b, max, &f, (batch_flags){.stores = true});
   batch_frame last = {.share = share_frame_of(&sum.rest, max, &f)};
   vec next_max = begin_next(next, max, masked);
   batch_store(b, out, stride, softmax_finish, &last, 0, masked);

@@ -190,7 +190,7 @@ static ranking ranking_of(const slice *s) {
   return r;
 }
 
-FSM_INLINE void log_top_k_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void log_top_k_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, false, masked);
@@ -202,7 +202,7 @@ FSM_INLINE void log_top_k_group(group *g, const tempering *t, const bool masked)
   }
 }
 
-FSM_INLINE void top_k_group(group *g, const tempering *t, const bool masked) {
+FSM_APART void top_k_group(group *g, const tempering *t, const bool masked) {
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
