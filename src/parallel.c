@@ -48,8 +48,8 @@ static size_t begin(const division *d, int part) {
 }
 
 enum {
-  /* Short rows are taken together, as many as a vector has lanes, which is not done with one alone;
-   * rows that are longer than this are not short for any kernel. */
+  /* Short rows are taken together, as many as a vector has lanes, which is not done with a few
+   * alone; rows that are longer than this are not short for any kernel. */
   MOST_LANES = 16,
   SHORT_FOR_SURE = 256,
   /* Parts of columns begin a whole number of cache lines, which is as many vectors, apart. The rows

@@ -105,11 +105,10 @@ static inline slice group_slice(const group *g, size_t k) {
   return slice_of(g->call, g->first + k);
 }
 
-/* The longest row that gains by it here: what follows the sums is done row by row all the same. */
-enum { SHORT_OF_CALLS = 3 * LANES };
-
+/* Whether rows are summed by batches. What follows the sums is done row by row all the same, so
+ * longer rows, and fewer, gain nothing. */
 static inline bool is_short(size_t length, size_t outer) {
-  return LANES > 1 && length > 0 && length <= SHORT_OF_CALLS && outer > 1;
+  return length <= 3 * LANES && outer >= LANES / 2 && worth_a_batch(outer, length);
 }
 
 /* Rows that are short come by batches, of which the next one is read when this one is done. */

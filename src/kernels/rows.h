@@ -269,7 +269,7 @@ typedef struct {
   size_t count_ahead; /* rows of the next group, and those of their maxima that are known */
   real *max_ahead;
   bool is_known_ahead[LANES];
-  bool is_far;        /* the last-level cache does not keep the array */
+  bool is_far;         /* the last-level cache does not keep the array */
   bool splits[LANES];  /* of calls: which rows have ties apart */
   struct batch *batch; /* and their transpose, if they are short (short_rows.h) */
 } group;

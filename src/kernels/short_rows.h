@@ -10,6 +10,13 @@
 /* The longest row that gains by it: see docs/design.md. */
 enum { SHORT = (LANES == 16 ? 7 : 12) * LANES };
 
+/* Whether so many rows are worth a batch, which takes as long for one row as for LANES of them.
+ * Rows that do not fill a vector take long by themselves, too. */
+static inline bool worth_a_batch(size_t outer, size_t length) {
+  if (LANES == 1 || outer < 2 || length == 0) return false;
+  return outer >= (length <= LANES ? LANES / 4 : LANES / 2);
+}
+
 /* Columns are worked on by fours, and the last ones by twos; those past a row's end hold -inf, and
  * count for nothing. */
 enum { COLUMNS_AT_ONCE = 4 };

@@ -35,7 +35,7 @@ FSM_INLINE void by_regime(const fsm_slices *s, fsm_kernel *rows, fsm_kernel *one
     columns(s, passes);
   else if (fsm_is_long(s))
     long_rows(s);
-  else if (LANES > 1 && s->length <= SHORT && s->outer > 1)
+  else if (s->length <= SHORT && worth_a_batch(s->outer, s->length))
     short_rows(s);
   else
     rows(s);
