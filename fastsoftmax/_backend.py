@@ -37,6 +37,8 @@ class Kernels(Protocol):
     @property
     def dtypes(self) -> tuple[str, ...]: ...
 
+    def convert(self, source: NDArray[Any], target: NDArray[Any]) -> bool: ...
+
     def softmax(
         self,
         x: NDArray[Any],

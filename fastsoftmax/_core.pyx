@@ -207,6 +207,33 @@ cdef class Kernels:
         wide = ("float32", "float64")
         return wide if self._backend.f16 is NULL else wide + ("float16", "bfloat16")
 
+    def convert(self, source, target):
+        """Copy `source` to `target`, of the same shape; False if NumPy has to.
+
+        That is unless one of them is float32 and the other has 16 bits, and both are contiguous in
+        one order.
+        """
+        cdef cnp.ndarray a = source, b = target
+        cdef const void *read = cnp.PyArray_DATA(a)
+        cdef void *write = cnp.PyArray_DATA(b)
+        cdef size_t count = cnp.PyArray_SIZE(a)
+        cdef const fsm_kernels *kernels
+        is_in_order = cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY(b)
+        if not is_in_order and not (cnp.PyArray_ISFARRAY_RO(a) and cnp.PyArray_ISFARRAY(b)):
+            return False
+        names = a.dtype.type.__name__, b.dtype.type.__name__
+        if names[0] == "float32" and names[1] in self.dtypes[2:]:
+            kernels = self._of(b)
+            with nogil:
+                kernels.from_float(<const float *> read, write, count)
+        elif names[1] == "float32" and names[0] in self.dtypes[2:]:
+            kernels = self._of(a)
+            with nogil:
+                kernels.to_float(read, <float *> write, count)
+        else:
+            return False
+        return True
+
     def predict_lane(self, logits, axis, with_confidence):
         """Argmax of a plain array along its last axis, and its softmax; None for any other call."""
         cdef fsm_call call

@@ -25,6 +25,31 @@ class Kernels(_fallback_losses.Kernels):
         self.dtypes: tuple[str, ...] = ("float32", "float64")
 
     @np.errstate(all="ignore")
+    def convert(self, source: Array, target: Array) -> bool:
+        """Copy `source` to `target`, of the same shape; False if `numpy.copyto` does as well.
+
+        That takes 50 ns for each number that is inexact as a subnormal float16, because it sets the
+        processor's flags. Here, such numbers are rounded by an addition beforehand.
+        """
+        if target.dtype != np.float16 or source.dtype.type not in (np.float32, np.float64):
+            return False
+        info = np.finfo(source.dtype)
+        smallest = np.finfo(np.float16)
+        # So large that its spacing is that of subnormal numbers.
+        shift = source.dtype.type(1.5 * float(smallest.smallest_subnormal) / float(info.eps))
+        with np.nditer(
+            [source, target],
+            ["external_loop", "buffered", "zerosize_ok"],
+            [["readonly"], ["writeonly"]],
+            [info.dtype, target.dtype],
+        ) as blocks:
+            for block, out in blocks:
+                on_grid = np.copysign((block + shift) - shift, block)
+                is_small = np.abs(block) < smallest.smallest_normal
+                np.copyto(out, np.where(is_small, on_grid, block), casting="unsafe")
+        return True
+
+    @np.errstate(all="ignore")
     def softmax(
         self,
         x: Array,

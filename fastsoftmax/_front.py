@@ -17,7 +17,7 @@ class Front:
     def __init__(self, kernels: _backend.Kernels) -> None:
         self._kernels = kernels
         self._compiled = frozenset(kernels.dtypes)
-        self._fallback = _fallback.Kernels()
+        self._fallback = _FALLBACK
 
     def _kernels_for(
         self, work: np.dtype[Any], temperature: NDArray[np.float64] | None = None
@@ -66,7 +66,7 @@ class Place:
         if view is not None:
             return view
         if copy_to_target:
-            np.copyto(self._array, array)
+            convert(array, self._array)
             return self.target
         return copied(array, self.layout, self._work)
 
@@ -82,22 +82,30 @@ def as_source(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
     return copied(array, layout, work) if view is None else view
 
 
-@np.errstate(all="ignore")
 def copied(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
     scratch = layout.scratch(work)
-    np.copyto(scratch, array, casting="unsafe")
+    convert(array, scratch)
     return layout.elements(scratch)
+
+
+_FALLBACK = _fallback.Kernels()
+
+
+@np.errstate(all="ignore")
+def convert(source: Array, target: Array) -> None:
+    """Copy `source` to `target`, rounded to its dtype."""
+    kernels = _backend.ACTIVE.kernels
+    if not (kernels.convert(source, target) or _FALLBACK.convert(source, target)):
+        np.copyto(target, source, casting="unsafe")
 
 
 def rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:
     """`values` rounded to `dtype`: in `out`, or on their own, and then a scalar if 0-d."""
     if out is None and values.dtype == dtype:
         return array_or_scalar(values)
-    with np.errstate(all="ignore"):
-        if out is None:
-            return array_or_scalar(values.astype(dtype))
-        np.copyto(out, values, casting="unsafe")
-        return out
+    result = np.empty_like(values, dtype) if out is None else out
+    convert(values, np.asarray(result))
+    return array_or_scalar(result) if out is None else out
 
 
 def array_or_scalar(result: Array) -> Any:

@@ -99,6 +99,9 @@ typedef struct {
   fsm_call_kernel *predict, *top_k, *softmax_logsumexp;
   fsm_call_kernel *cross_entropy_labels, *cross_entropy_probabilities, *softmax_grad_hess;
   fsm_call_kernel *softmax_backward, *log_softmax_backward;
+  /* Conversions of contiguous arrays, of dtypes of 16 bits. */
+  void (*to_float)(const void *from, float *to, size_t count);
+  void (*from_float)(const float *from, void *to, size_t count);
 } fsm_kernels;
 
 /* The kernels of one instruction set, by dtype: IEEE 754 binary32, binary64, binary16, and

@@ -722,6 +722,58 @@ static size_t check_calls(const fsm_backend *(*backend_at)(size_t), shape s, con
   return calls;
 }
 
+static array converted(unsigned char *region, size_t itemsize) {
+  array a = place(region, problem.shape, itemsize, &x_layout);
+  forbid_surroundings(&a);
+  return a;
+}
+
+static void check_surroundings(const array *a) {
+  unsigned char *end = a->first + a->shape.length * a->itemsize;
+  ALLOW(a->from, (size_t)(a->to - a->from));
+  for (const unsigned char *p = a->from; p < a->to; p++)
+    if ((p < a->first || p >= end) && *p != CANARY) fail("a byte beside the results has changed");
+}
+
+/* Words of 16 bits to float, which is exact, and back. */
+static void check_conversion(unsigned char *const regions[3]) {
+  array words = converted(regions[0], of->size), floats = converted(regions[1], sizeof(float));
+  array again = converted(regions[2], of->size);
+  size_t length = problem.shape.length;
+  for (size_t l = 0; l < length; l++) {
+    uint16_t word = (uint16_t)below(1 << 16);
+    memcpy(element(&words, 0, l, 0), &word, sizeof word);
+  }
+  kernels_of(of)->to_float(words.first, (float *)floats.first, length);
+  kernels_of(of)->from_float((const float *)floats.first, again.first, length);
+  for (size_t l = 0; l < length; l++) {
+    const unsigned char *word = element(&words, 0, l, 0), *back = element(&again, 0, l, 0);
+    double wanted = of->get(word), got = get_float32(element(&floats, 0, l, 0));
+    if (isnan(wanted) ? !isnan(got) || !isnan(of->get(back)) : got != wanted)
+      fail("a wrong conversion");
+    if (!isnan(wanted) && memcmp(word, back, of->size)) fail("a wrong conversion back");
+  }
+  check_surroundings(&floats);
+  check_surroundings(&again);
+}
+
+static size_t check_conversions(const fsm_backend *(*backend_at)(size_t)) {
+  static const function conversion = {.name = "conversion"};
+  unsigned char *const regions[] = {fenced(), fenced(), fenced()};
+  size_t calls = 0;
+  running = &conversion;
+  for (of = DTYPES; of < DTYPES + LENGTH(DTYPES); of++)
+    for (size_t b = 0; of->size == sizeof(uint16_t) && (backend = backend_at(b)); b++)
+      for (size_t length = 0; kernels_of(of) && length <= MOST_BLOCK; length++)
+        for (unsigned place = 0; place < 4; place++, calls += 2) {
+          problem.shape = (shape){1, length, 1};
+          x_layout = (layout){.step = 1, .at_end = place & 1};
+          if (place & 2) x_layout.offset = 1 + below(MOST_LANES);
+          check_conversion(regions);
+        }
+  return calls;
+}
+
 /* With and without a mask, of each kind, and temperatures; each of these problems with a
  * probability of `share`. Between them they put x at every offset; those without temperatures, at
  * half of them. */
@@ -759,7 +811,7 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
                                 {1, FSM_LONG / 10 + 7, 10},
                                 {1, FSM_LONG / 67 + 5, 67},
                                 {1, FSM_LONG / FSM_NARROW, FSM_NARROW}};
-  size_t calls = 0;
+  size_t calls = check_conversions(backend_at);
   for (size_t i = 0; i < LENGTH(outers); i++)
     for (size_t length = 0; length <= 2 * MOST_BLOCK + 3; length++)
       calls += check_shape(backend_at, (shape){outers[i], length, 1}, share);

@@ -21,6 +21,8 @@
 #include "kernels/top_k.h"
 #include "kernels/losses.h"
 #include "kernels/backward.h"
+#else
+#include "kernels/convert.h"
 #endif
 
 /* One kernel for each regime. */
@@ -70,7 +72,12 @@ static void logsumexp(const fsm_slices *s) {
    softmax_backward,                                                                               \
    log_softmax_backward}
 #else /* the others are not offered for 16 bits */
-#define FSM_KERNELS {.softmax = softmax, .log_softmax = log_softmax, .logsumexp = logsumexp}
+#define FSM_KERNELS                                                                                \
+  {.softmax = softmax,                                                                             \
+   .log_softmax = log_softmax,                                                                     \
+   .logsumexp = logsumexp,                                                                         \
+   .to_float = to_float,                                                                           \
+   .from_float = from_float}
 #endif
 
 #endif
