@@ -76,6 +76,32 @@ class Place:
             rounded(self._array, self._result.dtype, self._result)
 
 
+AT_A_TIME = 1 << 20
+"""Elements to convert at a time: as many as several threads work on."""
+
+
+def parts(
+    array: Array, result: Array | None, axes: tuple[int, ...], work: np.dtype[Any]
+) -> list[tuple[Any, ...]]:
+    """What to work on at a time, as indices: whole slices, for copies of them to stay small.
+
+    All at once, if kernels take both arrays as they are, or if the one overlaps the other.
+    """
+    kept = [i for i in range(array.ndim) if i not in axes and array.shape[i] > 1]
+    if array.size <= AT_A_TIME or not kept:
+        return [(...,)]
+    arrays = [array] if result is None else [array, result]
+    is_copied = any(Layout(a, axes).view(a, work) is None for a in arrays)
+    if not is_copied or (result is not None and np.may_share_memory(array, result)):
+        return [(...,)]
+    axis = max(kept, key=lambda i: abs(arrays[-1].strides[i]))
+    step = max(1, AT_A_TIME * array.shape[axis] // array.size)
+    before = (slice(None),) * axis
+    return [
+        (*before, slice(begin, begin + step), ...) for begin in range(0, array.shape[axis], step)
+    ]
+
+
 def as_source(array: Array, layout: Layout, work: np.dtype[Any]) -> Array:
     """`array` as a kernel takes it that writes elsewhere."""
     view = layout.view(array, work)

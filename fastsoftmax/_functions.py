@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastsoftmax import _arguments, _backend, _weighted, _workers
 from fastsoftmax._decisions import Decisions
-from fastsoftmax._front import Place, array_or_scalar, as_source, reduced_shape, rounded
+from fastsoftmax._front import Place, array_or_scalar, as_source, parts, reduced_shape, rounded
 from fastsoftmax._layout import Layout
 from fastsoftmax._losses import Losses
 
@@ -436,16 +436,18 @@ class Functions(Decisions, Losses):
             mask, divisors = _apart(mask, result), _apart(divisors, result)
 
         work = self._work_dtype(natural, asked, divisors)
-        place = Place(result, axes, work)
-        # From here on, perhaps, in place.
-        source = place.source(logits, copy_to_target=True)
-        getattr(self._kernels_for(work, divisors), function)(
-            source,
-            place.target,
-            None if divisors is None else place.layout.slices(divisors),
-            None if mask is None else place.layout.elements(mask),
-        )
-        place.deliver()
+        kernel = getattr(self._kernels_for(work, divisors), function)
+        for part in parts(logits, result, axes, work):
+            place = Place(result[part], axes, work)
+            # From here on, perhaps, in place.
+            source = place.source(logits[part], copy_to_target=True)
+            kernel(
+                source,
+                place.target,
+                None if divisors is None else place.layout.slices(divisors[part]),
+                None if mask is None else place.layout.elements(mask[part]),
+            )
+            place.deliver()
         return array_or_scalar(result) if out is None else out
 
     def _reduce(
@@ -492,13 +494,16 @@ class Functions(Decisions, Losses):
         work: np.dtype[Any],
     ) -> Array:
         """The log-sum-exp of real numbers without weights, with reduced axes of size one."""
-        layout = Layout(a, axes)
-        source = as_source(a, layout, work)
-        outer, _, inner = layout.shape
-        log_sum = np.empty((outer, inner), work)
-        spread = None if mask is None else layout.elements(mask)
-        self._kernels_for(work).logsumexp(source, log_sum, spread)
-        return layout.from_slices(log_sum)
+        result = np.empty(reduced_shape(a.shape, axes, keepdims=True), work)
+        for part in parts(a, None, axes, work):
+            layout = Layout(a[part], axes)
+            source = as_source(a[part], layout, work)
+            outer, _, inner = layout.shape
+            log_sum = np.empty((outer, inner), work)
+            spread = None if mask is None else layout.elements(mask[part])
+            self._kernels_for(work).logsumexp(source, log_sum, spread)
+            result[part] = layout.from_slices(log_sum)
+        return result
 
 
 def _log_sum_shape(

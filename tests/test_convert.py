@@ -83,3 +83,32 @@ def test_results_of_another_dtype_are_rounded_once(api, dtype):
         np.testing.assert_array_equal(
             function(narrow, -1, dtype=np.float32), function(narrow.astype(np.float32), -1)
         )
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2), None])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_arrays_are_converted_part_by_part(api, axis, order, monkeypatch):
+    """Options that are given for each slice, or element, go with their parts."""
+    rng = np.random.default_rng(0)
+    x = np.asarray(rng.integers(-9, 9, (7, 6, 10)), order=order)
+    where = rng.random(x.shape) < 0.8
+    temperature = rng.uniform(0.5, 2.0, x.sum(axis, keepdims=True).shape)
+    options = {"where": where, "temperature": temperature}
+    wanted = [
+        api.softmax(x, axis, dtype="float16", **options),
+        api.log_softmax(x, axis, **options),
+        api.logsumexp(x, axis, where=where),
+    ]
+    monkeypatch.setattr(_front, "AT_A_TIME", 100)
+    got = [
+        api.softmax(x, axis, dtype="float16", **options),
+        api.log_softmax(x, axis, **options),
+        api.logsumexp(x, axis, where=where),
+    ]
+    for part, all_at_once in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(part, all_at_once, rtol=1e-3 if part is got[0] else 1e-15)
+    overlapping = np.zeros(x.size + 8, np.float32)
+    x, out = (overlapping[i : i + x.size].reshape(x.shape) for i in (0, 8))
+    x[...] = rng.normal(size=x.shape)
+    expected = api.softmax(x.copy(), axis)
+    np.testing.assert_allclose(api.softmax(x, axis, out=out), expected, rtol=1e-6)

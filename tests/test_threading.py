@@ -779,6 +779,28 @@ print(peak() - before - result.nbytes // 1024)
     assert max(extra) < 8 * 1024
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
+def test_conversions_take_no_memory_in_proportion_to_the_array():
+    code = """
+import resource
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert is_right()
+integers = np.ones((4000, 4000), "i4")  # 64 MB, and twice as much converted
+floats = np.ones((4000, 4000), "f4")
+out = np.ones((4000, 4000), "f2")
+every_other = np.ones((4000, 2, 2, 2000), "f4")[:, ::2, :, :]  # whose axes 1 and 3 do not merge
+before = peak()
+fastsoftmax.softmax(floats, 1, dtype="f2", out=out)
+fastsoftmax.log_softmax(floats, 0, dtype="f2", out=out)
+fastsoftmax.logsumexp(integers, 1)
+fastsoftmax.logsumexp(integers, 0)
+fastsoftmax.logsumexp(every_other, (1, 3))
+print(peak() - before)
+"""
+    (extra,) = output(code, OMP_NUM_THREADS="2")
+    assert int(extra) < 24 * 1024
+
+
 @pytest.mark.skipif(
     getattr(sys, "_is_gil_enabled", lambda: True)(), reason="needs a free-threaded Python"
 )
