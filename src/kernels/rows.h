@@ -88,7 +88,7 @@ typedef struct {
   exp_reduced reduced[ROW_BLOCK];
 } row_block;
 
-/* Begin with `count` vectors, ROW_BLOCK or 1, from element i on; they may not all be there or
+/* Begin with `count` vectors, ROW_BLOCK, 2 or 1, from element i on; they may not all be there or
  * `whole`. */
 FSM_INLINE void begin_block(row_block *b, const term_pass *p, size_t i, const size_t count,
                             const bool whole, const term_flags flags) {
@@ -142,20 +142,30 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
   }
 }
 
+/* Add the terms from element i on, a block at most, in as many vectors as they need or one more. */
+FSM_INLINE void add_rest(row_sum *sum, const term_pass *p, size_t i, const term_flags flags) {
+  row_block b;
+  size_t left = p->row->length - i;
+  if (left <= LANES) {
+    begin_block(&b, p, i, 1, false, flags);
+    add_block(sum, &b, p, i, 1, false, flags);
+  } else if (left <= 2 * LANES) {
+    begin_block(&b, p, i, 2, false, flags);
+    add_block(sum, &b, p, i, 2, false, flags);
+  } else {
+    begin_block(&b, p, i, ROW_BLOCK, false, flags);
+    add_block(sum, &b, p, i, ROW_BLOCK, false, flags);
+  }
+}
+
 /* Each block is begun when the one before is added, as neither waits for the other, and each waits
  * for itself most of the time. */
 FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   enum { STEP = ROW_BLOCK * LANES };
   size_t length = p->row->length, i = 0;
   row_sum sum = {0, flags.splits ? wide_zero() : terms_begin(), v_set1(-(real)INFINITY)};
-  row_block b;
-  if (length <= LANES) {
-    begin_block(&b, p, 0, 1, false, flags);
-    add_block(&sum, &b, p, 0, 1, false, flags);
-    if (!flags.splits) sum.rest = terms_end(sum.rest);
-    return sum;
-  }
   if (length >= STEP) {
+    row_block b;
     begin_block(&b, p, 0, ROW_BLOCK, true, flags);
     for (size_t last = length - STEP; i + STEP <= last; i += STEP) {
       add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
@@ -164,10 +174,7 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
     add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
     i += STEP;
   }
-  if (i < length) {
-    begin_block(&b, p, i, ROW_BLOCK, false, flags);
-    add_block(&sum, &b, p, i, ROW_BLOCK, false, flags);
-  }
+  if (i < length) add_rest(&sum, p, i, flags);
   if (!flags.splits) sum.rest = terms_end(sum.rest);
   return sum;
 }
