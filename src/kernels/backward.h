@@ -8,21 +8,21 @@
 /* Sums that are made side by side, for their latency to overlap. */
 enum { SUMS = 2 };
 
-FSM_INLINE sums sum_vector(sums sum, const storage *a, const storage *b, size_t i, size_t width) {
+FSM_INLINE wide sum_vector(wide sum, const storage *a, const storage *b, size_t i, size_t width) {
   doubles x = wide_load_or_0(a, i, width);
-  return b ? sums_add_products(sum, x, wide_load_or_0(b, i, width)) : sums_add(sum, x);
+  return b ? wide_add_products(sum, x, wide_load_or_0(b, i, width)) : wide_add_doubles(sum, x);
 }
 
 /* The sum of a, or of a*b unless b is NULL, as hi + lo. */
 FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double sum[2]) {
-  sums lanes[SUMS];
+  wide lanes[SUMS];
   size_t i = 0;
-  for (size_t k = 0; k < SUMS; k++) lanes[k] = sums_zero();
+  for (size_t k = 0; k < SUMS; k++) lanes[k] = wide_zero();
   for (; i + SUMS * LANES <= length; i += SUMS * LANES)
     for (size_t k = 0; k < SUMS; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
   for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
   if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
-  sums_reduce(lanes, SUMS, sum);
+  wide_total(wide_join(lanes[0], lanes[1]), sum);
 }
 
 /* What its last pass takes. */
@@ -51,7 +51,8 @@ FSM_INLINE void softmax_backward_slice(const slice *s) {
     v_store_part(s->out, length, softmax_gradient_at(&g, 0, length));
 }
 
-/* grad (1 - y) - y (sum(grad) - grad) with y = exp(log_y). */
+/* grad - y sum(grad) with y = exp(log_y), as grad (1 - y) - y (sum(grad) - grad), which keeps its
+ * digits where y is nearly 1. */
 static double log_softmax_gradient(double grad, double log_y, const double sum[2]) {
   return -expm1(log_y) * grad - exp(log_y) * ((sum[0] - grad) + sum[1]);
 }
@@ -64,9 +65,9 @@ static double log_softmax_gradient(double grad, double log_y, const double sum[2
 typedef struct {
   const slice *s;
   const double *sum; /* sum(grad) as hi + lo */
-  vec_pair total;    /* the same */
+  vec minus_total;
   exp_frame frame;
-  share_frame share;
+  vec scale; /* of a term, to be a share */
 } log_softmax_gradients;
 
 /* The results of a vector which were found without the C library, and have to be found with it. */
@@ -93,9 +94,8 @@ FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradient
   exp_terms(term, log_y, &g->frame, count);
   vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
-    vec y = share(v_stored(exp_term_value(&term[k])), &g->share);
-    vec others = v_add(v_sub(g->total.hi, grad[k]), g->total.lo);
-    result[k] = v_sub(v_mul(grad[k], v_sub(v_set1(1), y)), v_mul(y, others));
+    vec y = v_mul(v_sub(v_stored(exp_term_value(&term[k])), g->frame.floor_term), g->scale);
+    result[k] = v_mul_add(y, g->minus_total, grad[k]);
     largest = v_max(log_y[k], largest);
   }
   if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)))
@@ -112,9 +112,9 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   double sum[2];
   sum_of(s->other, NULL, length, sum);
   tempering t = tempering_set1(UNTEMPERED);
-  log_softmax_gradients g = {.s = s, .sum = sum, .total = pair_set1(sum[0], sum[1])};
+  log_softmax_gradients g = {.s = s, .sum = sum, .minus_total = v_set1((real) - (sum[0] + sum[1]))};
   g.frame = frame_of(v_set1(0), &t);
-  g.share = (share_frame){g.frame.floor_term, pair_set1(1 / (TABLE_FACTOR * SPARE_SCALE), 0)};
+  g.scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)));
   if (length >= LANES) {
     store_row(s->out, length, log_softmax_gradient_step, &g);
   } else if (length > 0) {

@@ -191,7 +191,7 @@ static void sum_of_distances(const line *x, real maximum, double distance[2]) {
 
 /* The sums of parts times distances, and of parts but the largest element's. */
 typedef struct {
-  sums distances, others;
+  wide distances, others;
 } parts_sums;
 
 /* Add `count` vectors, 1 or 2, from i on; one may have less elements. */
@@ -217,11 +217,11 @@ FSM_INLINE void add_parts(parts_sums *sum, const parts *q, const known *n, size_
     }
   }
   if (count == 1) {
-    sum->distances = sums_add_products(sum->distances, part[0], distance[0]);
-    sum->others = sums_add(sum->others, part[0]);
+    sum->distances = wide_add_products(sum->distances, part[0], distance[0]);
+    sum->others = wide_add_doubles(sum->others, part[0]);
   } else {
-    sum->distances = sums_add_two(sum->distances, part, distance);
-    sum->others = sums_add(sum->others, doubles_add(part[0], part[1]));
+    sum->distances = wide_add_two(sum->distances, part, distance);
+    sum->others = wide_add_doubles(sum->others, doubles_add(part[0], part[1]));
   }
 }
 
@@ -240,11 +240,11 @@ static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
     multiply(spread, others, p.others);
     p.others[1] += q->spread[1] * others;
   } else {
-    parts_sums sum = {sums_zero(), sums_zero()};
+    parts_sums sum = {wide_zero(), wide_zero()};
     for (; i + 2 * LANES <= length; i += 2 * LANES) add_parts(&sum, q, n, i, largest, 2);
     for (; i < length; i += LANES) add_parts(&sum, q, n, i, largest, 1);
-    sums_reduce(&sum.distances, 1, distance);
-    sums_reduce(&sum.others, 1, p.others);
+    wide_total(sum.distances, distance);
+    wide_total(sum.others, p.others);
   }
   if (q->label < length) {
     double kept = weight_of(q->s->call, q->label) * q->keep[0];

@@ -24,6 +24,7 @@ static inline dvec d_sub(dvec a, dvec b) { return _mm256_sub_pd(a, b); }
 static inline dvec d_mul(dvec a, dvec b) { return _mm256_mul_pd(a, b); }
 static inline dvec d_div(dvec a, dvec b) { return _mm256_div_pd(a, b); }
 static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
+static inline dvec d_fms(dvec a, dvec b, dvec c) { return _mm256_fmsub_pd(a, b, c); } /* a*b - c */
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline double d_reduce_add(dvec a) {
   __m128d half = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));

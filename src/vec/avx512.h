@@ -25,6 +25,7 @@ static inline dvec d_sub(dvec a, dvec b) { return _mm512_sub_pd(a, b); }
 static inline dvec d_mul(dvec a, dvec b) { return _mm512_mul_pd(a, b); }
 static inline dvec d_div(dvec a, dvec b) { return _mm512_div_pd(a, b); }
 static inline dvec d_fma(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline dvec d_fms(dvec a, dvec b, dvec c) { return _mm512_fmsub_pd(a, b, c); } /* a*b - c */
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline double d_reduce_add(dvec a) { return _mm512_reduce_add_pd(a); }
 

@@ -27,6 +27,7 @@ static inline dvec d_sub(dvec a, dvec b) { return a - b; }
 static inline dvec d_mul(dvec a, dvec b) { return a * b; }
 static inline dvec d_div(dvec a, dvec b) { return a / b; }
 static inline dvec d_fma(dvec a, dvec b, dvec c) { return fma(a, b, c); }
+static inline dvec d_fms(dvec a, dvec b, dvec c) { return fma(a, b, -c); } /* a*b - c */
 /* As d_fma, but the product may be rounded too. */
 static inline dvec d_mul_add(dvec a, dvec b, dvec c) { return a * b + c; }
 
