@@ -7,6 +7,7 @@ import accuracy
 import calls
 import oracle
 import record
+import special
 import sweep
 import targets
 from fastsoftmax._timing import Timing
@@ -97,3 +98,26 @@ def test_every_call_is_timed_and_judged():
     verdicts = {row[0]: row[3] for row in calls.table(fast)}
     assert verdicts["softmax(x)"] == "1.00 missed"
     assert verdicts["softmax(x, out=out)"] == "0.50 met"
+
+
+def test_every_special_value_and_option_is_timed_and_judged():
+    x = np.empty((3, 4), np.float32)
+    timed = special.ratios("scalar", "softmax", x, axis=0, turns=1)
+    assert list(timed) == [*special.VALUES, *special.OPTIONS]
+    assert all(0 < ratio < np.inf for ratio in timed.values())
+    slow = dict.fromkeys(timed, special.Worst(1.7, "softmax"))
+    _, *rows = special.table({"scalar": slow})
+    verdicts = {row[0]: row[2] for row in rows}
+    assert verdicts["all -inf"] == "1.70 missed"
+    assert verdicts["all NaN"] == verdicts["temperature=, one"] == "1.70"
+
+
+@pytest.mark.parametrize("name", special.VALUES)
+def test_special_logits_are_what_they_are_called(name):
+    x = np.zeros((8, 5), np.float32)
+    special.VALUES[name][0](x, np.random.default_rng(0))
+    assert np.isneginf(x).any() == ("-inf" in name)
+    assert np.isposinf(x).any() == ("+inf" in name)
+    assert np.isnan(x).any() == ("NaN" in name)
+    if "all" not in name.split()[0]:
+        assert np.isfinite(x).any(axis=0).all()

@@ -167,6 +167,83 @@ def test_a_special_slice_does_not_disturb_its_neighbours(api, dtype, slices, spe
             np.testing.assert_equal(got[spoilt], special)
 
 
+def put_nothing(x, where, at, other):
+    pass
+
+
+def put_inf(x, where, at, other):
+    x[at] = INF
+
+
+def put_inf_and_nan(x, where, at, other):
+    x[at], x[other] = INF, NAN
+
+
+def put_inf_and_masked_nan(x, where, at, other):
+    x[at], x[other], where[other] = INF, NAN, False
+
+
+def put_only_minus_inf(x, where, at, other):
+    x[:] = -INF
+
+
+def put_only_minus_inf_and_nan(x, where, at, other):
+    x[:], x[at], x[other] = -INF, NAN, NAN
+
+
+PUT = [
+    put_inf,
+    put_nothing,
+    put_only_minus_inf_and_nan,
+    put_inf_and_nan,
+    put_only_minus_inf,
+    put_inf_and_masked_nan,
+]
+
+
+def of_numpy(x, where):
+    """The three functions of a slice in float64, by the formulas and by the README's table."""
+    largest = x.max(where=where, initial=-INF)  # NaN if an element that takes part is
+    lost = ~np.isfinite(largest)
+    if lost:
+        softmax = np.full(x.shape, NAN)
+        log_sum = largest
+        log_softmax = np.where(x == largest, NAN, -INF if largest == INF else NAN)
+    else:
+        terms = np.exp(x - largest, where=where, out=np.zeros_like(x))
+        softmax = terms / terms.sum()
+        log_sum = largest + np.log(terms.sum())
+        log_softmax = x - log_sum
+    return np.where(where, softmax, 0), np.where(where, log_softmax, -INF), log_sum
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("length", [9, 70, 300])
+@pytest.mark.parametrize("slices", [1, 3, 20, 37])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64], ids=lambda d: d.__name__)
+def test_infinities_and_nan_in_some_of_many_slices(api, dtype, slices, length, masked):
+    rng = np.random.default_rng(length)
+    x = rng.normal(0.0, 3.0, (slices, length)).astype(dtype)
+    where = rng.random(x.shape) < 0.7 if masked else np.ones(x.shape, bool)
+    for k in range(slices):
+        at, other = rng.choice(length, 2, replace=False)
+        where[k, [at, other]] = True
+        PUT[k % (len(PUT) if masked else len(PUT) - 1)](x[k], where[k], at, other)
+    wanted = [of_numpy(*one) for one in zip(x.astype(np.float64), where, strict=True)]
+    tolerance = {"rtol": 2 * np.finfo(dtype).eps, "atol": 20 * np.finfo(dtype).eps}
+    for arrangement in ARRANGEMENTS.values():
+        options = {"axis": arrangement.axis}
+        if masked:
+            options["where"] = arrangement.place(where)
+        placed = arrangement.place(x)
+        for index, function in enumerate(("softmax", "log_softmax")):
+            got = quietly(getattr(api, function), placed, **options)
+            expected = [one[index] for one in wanted]
+            np.testing.assert_allclose(arrangement.rows(got), expected, **tolerance)
+        got = quietly(api.logsumexp, placed, **options)
+        np.testing.assert_allclose(got.reshape(-1), [one[2] for one in wanted], **tolerance)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 def test_the_largest_numbers_do_not_overflow(api, dtype):
     largest = np.array(ml_dtypes.finfo(dtype).max, dtype)

@@ -111,7 +111,7 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s) {
   size_t length = s->x.length;
   double sum[2];
   sum_of(s->other, NULL, length, sum);
-  tempering t = tempering_set1(UNTEMPERED);
+  tempering t = untempered();
   log_softmax_gradients g = {.s = s, .sum = sum, .minus_total = v_set1((real) - (sum[0] + sum[1]))};
   g.frame = frame_of(v_set1(0), &t);
   g.scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)));

@@ -114,7 +114,7 @@ static inline bool is_short(size_t length, size_t outer) {
 /* Rows that are short come by batches, of which the next one is read when this one is done. */
 FSM_INLINE void for_each_short_group(const fsm_slices *s, const fsm_call *call,
                                      group_kernel *kernel) {
-  tempering t = tempering_set1(UNTEMPERED);
+  tempering t = untempered();
   real maxima[LANES];
   batch b;
   group g;
@@ -266,9 +266,8 @@ static inline vec softmax_of(vec x, const exp_frame *f, share_frame last) {
 
 /* hi + lo in each lane. */
 static inline vec_pair pair_set1(double hi, double lo) {
-  real pair[2];
-  set_pair(pair, hi, lo);
-  return (vec_pair){v_set1(pair[0]), v_set1(pair[1])};
+  real first = (real)hi;
+  return (vec_pair){v_set1(first), v_set1((real)((hi - (double)first) + lo))};
 }
 
 /* Where the first element that equals `value` is, from i on; there is one. */

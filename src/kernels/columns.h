@@ -33,13 +33,12 @@ typedef struct {
   tile_place at;
   size_t vectors;
   size_t columns; /* how many there really are: at.width, or a fraction of it if rows are fused */
-  ptrdiff_t slice_stride;
-  size_t slice_length; /* the stride and length of a column as it is outside of the tile */
   size_t rows_fused;
   bool is_shifted;        /* a column has an origin other than 0 */
   size_t temperings_step; /* 0 if all columns share the first */
   tempering temperings[TILE_VECTORS];
   vec max[TILE_VECTORS];
+  vec has_nan[TILE_VECTORS]; /* 1 or 0; known for logarithms, if a maximum is not finite */
   exp_frame frame[TILE_VECTORS];
   vcount ties[TILE_VECTORS];
   wide rest[TILE_VECTORS];
@@ -211,14 +210,17 @@ static void spread(const tile *t, void *found, size_t parts) {
   }
 }
 
-static void fold_maxima(tile *t) {
+/* Replace what was found for each column, if rows are fused, by the largest of those that were
+ * fused to it. */
+static void fold_largest(const tile *t, vec *found) {
+  if (!is_fused(t)) return;
   real lanes[TILE + LANES];
-  for (size_t v = 0; v < t->vectors; v++) v_store_real(lanes + v * LANES, t->max[v]);
+  for (size_t v = 0; v < t->vectors; v++) v_store_real(lanes + v * LANES, found[v]);
   v_store_real(lanes + t->at.width, v_set1(-(real)INFINITY));
   for (size_t v = 0; v < folded_vectors(t); v++)
     for (size_t c = t->columns; c < t->at.width; c += t->columns)
-      t->max[v] = v_max(v_load_real(lanes + c + v * LANES), t->max[v]);
-  spread(t, t->max, 1);
+      found[v] = v_max(v_load_real(lanes + c + v * LANES), found[v]);
+  spread(t, found, 1);
 }
 
 static void fold_sums(tile *t) {
@@ -244,14 +246,16 @@ static void find_maxima(tile *t) {
     for_each_block(t, max_step, true);
   else
     for_each_block(t, max_step, false);
-  if (is_fused(t)) fold_maxima(t);
+  fold_largest(t, t->max);
 }
 
-/* The frames that follow from the maxima. */
+/* The frames that follow from the maxima. That of one that is not finite is of no use, but NaN in
+ * it would make the pass over the terms longer. */
 static void find_frames(tile *t) {
   t->is_shifted = false;
   for (size_t v = 0; v < t->vectors; v++) {
-    t->frame[v] = frame_of(t->max[v], tile_tempering(t, v));
+    vec max = v_select(v_finite(t->max[v]), t->max[v], v_set1(0));
+    t->frame[v] = frame_of(max, tile_tempering(t, v));
     t->is_shifted |= !v_all(v_equal(t->frame[v].origin, v_set1(0)));
   }
 }
@@ -278,35 +282,24 @@ FSM_INLINE void find_sums(tile *t, const bool stores) {
 static void store_terms(tile *t) { find_sums(t, true); }
 static void sum_terms_for_log(tile *t) { find_sums(t, false); }
 
-/* log_of_nonfinite_sum of a column. */
-static double log_of_nonfinite_column(const tile *t, size_t column) {
-  bool has_nan = false;
-  const storage *x = t->at.x + column;
-  const unsigned char *where =
-      t->at.where ? t->at.where + (ptrdiff_t)column * t->at.where_inner : NULL;
-  for (size_t i = 0; i < t->slice_length; i++) {
-    real value = v_first(v_load_part(x + (ptrdiff_t)i * t->slice_stride, 1, v_set1(0)));
-    has_nan |= (value != value) & (!where || where[(ptrdiff_t)i * t->at.where_length]);
+FSM_INLINE void nan_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                         size_t width, const bool masked) {
+  vec has_nan = t->has_nan[v];
+  for (size_t k = 0; k < rows; k++) {
+    line s = tile_row(p, p->x, p->x_stride, row + k);
+    vec x = line_load(&s, v * LANES, width, masked);
+    has_nan = v_select(v_unordered(x, x), v_set1(1), has_nan);
   }
-  return has_nan ? NAN : 0;
+  t->has_nan[v] = has_nan;
 }
 
-/* log_of_sum of a vector of columns, of which some have a maximum that is not finite. */
-static doubles log_of_nonfinite_sums(const tile *t, size_t v, doubles log_sum) {
-  real max[LANES];
-  double logs[LANES];
-  v_store_real(max, t->max[v]);
-  doubles_store(log_sum, logs);
-  for (size_t k = 0; k < tile_width(t, v); k++)
-    if (!is_finite(max[k])) logs[k] = log_of_nonfinite_column(t, (v * LANES + k) % t->columns);
-  return doubles_load(logs);
-}
-
-static doubles tile_log_of_sum(const tile *t, size_t v) {
-  vec max = t->max[v], magnitude = v_max(max, v_sub(v_set1(0), max));
-  doubles log_sum = log_of_sum(&t->sum[v], max, &t->frame[v]);
-  bool all_finite = v_all(v_less(magnitude, v_set1((real)INFINITY)));
-  return all_finite ? log_sum : log_of_nonfinite_sums(t, v, log_sum);
+static void find_nan(tile *t) {
+  for (size_t v = 0; v < t->vectors; v++) t->has_nan[v] = v_set1(0);
+  if (t->at.where)
+    for_each_block(t, nan_step, true);
+  else
+    for_each_block(t, nan_step, false);
+  fold_largest(t, t->has_nan);
 }
 
 /* The last passes, and what they take: of the columns there really are. */
@@ -317,9 +310,15 @@ static void know_shares_of_tile(tile *t) {
 }
 
 static void know_logs(tile *t) {
+  bool finite = true;
+  for (size_t v = 0; v < folded_vectors(t); v++) finite &= all_finite(t->max[v]);
+  if (!finite) find_nan(t);
   for (size_t v = 0; v < folded_vectors(t); v++) {
-    t->log_sum[v] = tile_log_of_sum(t, v);
-    t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), t->log_sum[v]);
+    vec max = t->max[v];
+    t->log_sum[v] = log_of_sum(&t->sum[v], max, &t->frame[v]);
+    if (!finite)
+      t->log_sum[v] = log_of_nonfinite_sums(t->log_sum[v], max, v_equal(t->has_nan[v], v_set1(1)));
+    t->log[v] = log_frame_of(max, tile_tempering(t, v), t->log_sum[v]);
   }
 }
 
@@ -351,7 +350,9 @@ static void store_log_sums(tile *t) {
 /* How many rows to fuse to one: 1 where they cannot be, or are too few for the folding to pay. */
 static inline size_t rows_to_fuse(const fsm_slices *s) {
   ptrdiff_t inner = (ptrdiff_t)s->inner;
-  if (s->where || s->temperature || s->x_length != inner || s->out_length != inner) return 1;
+  if (s->x_length != inner || s->out_length != inner) return 1;
+  if (s->where && (s->where_length != inner || s->where_inner != 1)) return 1;
+  if (s->temperature && s->temperature_inner != 0) return 1;
   size_t room = TILE / s->inner, enough = s->length / 16, whole_vectors = 1;
   size_t most = room < enough ? room : enough;
   while (whole_vectors * s->inner % LANES > 0) whole_vectors++;
@@ -380,16 +381,14 @@ static inline ptrdiff_t to_next_tile(const fsm_slices *s, size_t outer, size_t c
 /* What all tiles of the slices share. */
 static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces) {
   size_t fused = rows_to_fuse(s);
-  t->temperings[0] = tempering_set1(UNTEMPERED);
-  t->temperings_step = s->temperature ? 1 : 0;
+  t->temperings[0] = untempered();
+  t->temperings_step = s->temperature && s->temperature_inner != 0 ? 1 : 0;
   t->rows_fused = fused;
   t->at.x_stride = s->x_length * (ptrdiff_t)fused;
   t->at.out_stride = reduces ? 0 : s->out_length * (ptrdiff_t)fused;
   t->at.length = s->length / fused;
   t->at.tail_width = s->length % fused * s->inner;
-  t->slice_stride = s->x_length;
-  t->slice_length = s->length;
-  t->at.where_length = s->where_length;
+  t->at.where_length = s->where_length * (ptrdiff_t)fused;
   t->at.where_inner = s->where_inner;
 }
 
@@ -405,7 +404,8 @@ static void place_tile(tile *t, const fsm_slices *s, size_t outer, size_t column
   t->at.x_ahead = to_next_tile(s, outer, column, t->columns, s->x_outer);
   t->at.out_ahead = to_next_tile(s, outer, column, t->columns, s->out_outer);
   t->at.where = s->where ? s->where + o * s->where_outer + c * s->where_inner : NULL;
-  for (size_t v = 0; s->temperature && v < t->vectors; v++)
+  size_t temperings = !s->temperature ? 0 : t->temperings_step ? t->vectors : 1;
+  for (size_t v = 0; v < temperings; v++)
     t->temperings[v] = load_tempering(temperature_of(s, outer, column + v * LANES),
                                       s->temperature_inner, tile_width(t, v));
 }

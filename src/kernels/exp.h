@@ -111,53 +111,35 @@ typedef struct {
   vec period;       /* 1 / rate, rounded */
 } tempering;
 
-/* The same for one temperature. */
-typedef struct {
-  real rate[2], inverse[2], period;
-} scalar_tempering;
-
-static inline void set_pair(real pair[2], double hi, double lo) {
-  pair[0] = (real)hi;
-  pair[1] = (real)((hi - (double)pair[0]) + lo);
+/* That of temperature 1, which nearly all slices have. */
+static inline tempering untempered(void) {
+  const real hi = (real)LOG2_E_HI, lo = (real)((LOG2_E_HI - (double)hi) + LOG2_E_LO);
+  return (tempering){{v_set1(hi), v_set1(lo)}, {v_set1(1), v_set1(0)}, v_set1((real)LOG_2)};
 }
 
-FSM_APART scalar_tempering tempering_of(double temperature) {
-  scalar_tempering t;
-  double rate = LOG2_E_HI / temperature, inverse = 1 / temperature;
-  set_pair(t.rate, rate, (fma(-rate, temperature, LOG2_E_HI) + LOG2_E_LO) / temperature);
-  set_pair(t.inverse, inverse, fma(-inverse, temperature, 1) / temperature);
-  t.period = (real)(temperature * LOG_2);
-  return t;
+/* hi + lo in real's precision. */
+static inline vec_pair pair_of(const dvec hi[PARTS], const dvec lo[PARTS]) {
+  vec first = v_join(hi);
+  dvec rest[PARTS];
+  for (int p = 0; p < PARTS; p++) rest[p] = d_add(d_sub(hi[p], v_part(first, p)), lo[p]);
+  return (vec_pair){first, v_join(rest)};
 }
 
-/* That of 1, which nearly all slices have. */
-static const scalar_tempering UNTEMPERED = {
-    {(real)LOG2_E_HI, (real)((LOG2_E_HI - (double)(real)LOG2_E_HI) + LOG2_E_LO)},
-    {1, 0},
-    (real)LOG_2};
-
-static inline tempering tempering_set1(scalar_tempering s) {
-  tempering t = {{v_set1(s.rate[0]), v_set1(s.rate[1])},
-                 {v_set1(s.inverse[0]), v_set1(s.inverse[1])},
-                 v_set1(s.period)};
-  return t;
-}
-
-/* The temperings of LANES slices, of which only `count` have a temperature, `stride` apart. */
+/* Those of LANES slices, of which only `count` have a temperature, `stride` apart. */
 FSM_APART tempering load_tempering(const double *temperature, ptrdiff_t stride, size_t count) {
-  real rate[2][LANES], inverse[2][LANES], period[LANES];
-  for (size_t k = 0; k < LANES; k++) {
-    scalar_tempering one = tempering_of(k < count ? temperature[(ptrdiff_t)k * stride] : 1);
-    for (int i = 0; i < 2; i++) {
-      rate[i][k] = one.rate[i];
-      inverse[i][k] = one.inverse[i];
-    }
-    period[k] = one.period;
+  double lanes[LANES];
+  dvec rate[2][PARTS], inverse[2][PARTS], period[PARTS], zero = d_set1(0), one = d_set1(1);
+  for (size_t k = 0; k < LANES; k++) lanes[k] = k < count ? temperature[(ptrdiff_t)k * stride] : 1;
+  for (int p = 0; p < PARTS; p++) {
+    dvec t = d_load(lanes + p * DOUBLE_LANES), log2_e = d_set1(LOG2_E_HI);
+    rate[0][p] = d_div(log2_e, t);
+    inverse[0][p] = d_div(one, t);
+    dvec rest = d_fma(d_sub(zero, rate[0][p]), t, log2_e);
+    rate[1][p] = d_mul(d_add(rest, d_set1(LOG2_E_LO)), inverse[0][p]);
+    inverse[1][p] = d_mul(d_fma(d_sub(zero, inverse[0][p]), t, one), inverse[0][p]);
+    period[p] = d_mul(t, d_set1(LOG_2));
   }
-  tempering t = {{v_load_real(rate[0]), v_load_real(rate[1])},
-                 {v_load_real(inverse[0]), v_load_real(inverse[1])},
-                 v_load_real(period)};
-  return t;
+  return (tempering){pair_of(rate[0], rate[1]), pair_of(inverse[0], inverse[1]), v_join(period)};
 }
 
 /* What the exponentials of a slice share, in each lane. */

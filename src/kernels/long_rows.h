@@ -304,7 +304,7 @@ static void for_each_long_row(const fsm_slices *s, void (*kernel)(long_row *r)) 
   for (size_t outer = 0; outer < s->outer; outer++) {
     r.x = row_of(s, outer);
     r.out = out_of(s, outer);
-    r.t = tempering_set1(s->temperature ? tempering_of(*temperature_of(s, outer, 0)) : UNTEMPERED);
+    r.t = row_tempering(s, outer);
     kernel(&r);
   }
 }

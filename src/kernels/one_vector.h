@@ -16,7 +16,7 @@ typedef struct {
 
 FSM_INLINE one_vector one_vector_of(const fsm_slices *s, const bool masked) {
   one_vector v = {.row = row_of(s, 0)};
-  v.t = tempering_set1(s->temperature ? tempering_of(*temperature_of(s, 0, 0)) : UNTEMPERED);
+  v.t = row_tempering(s, 0);
   v.x = line_load(&v.row, 0, s->length, masked);
   v.max = v_set1(v_reduce_max(v.x)); /* one of NaN makes all results NaN, as it should */
   v.frame = frame_of(v.max, &v.t);

@@ -395,6 +395,10 @@ FSM_INLINE void sum_rows(group_sums *sums, group *g, const frame_lanes *frames, 
                          const bool masked) {
   for (size_t k = 0; k < g->count; k++) {
     if (some && g->splits[k] != splits) continue;
+    if (!is_finite(g->max[k]) && !(use == STORE_TERMS && g->call)) { /* of no use */
+      g->is_known_ahead[k] = false;
+      continue;
+    }
     exp_frame f = frame_of_row(frames, k);
     real *terms = scratch ? scratch + k * step : NULL;
     row_sum sum = sum_of_group_row(g, k, &f, terms, use, splits, masked);
@@ -440,11 +444,12 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
     storage *out = group_out(g, k);
-    last_pass last = {.from = out, .out = out, .length = length};
+    const bool finite = is_finite(g->max[k]); /* all are NaN otherwise */
+    last_pass last = {.from = finite ? out : row.x, .out = out, .length = length};
     last.share = (share_frame){v_set1(frames.floor_term[k]), {v_set1(hi[k]), v_set1(lo[k])}};
     look_ahead(g, k, masked);
-    if (scratch) last.scratch = scratch + k * step;
-    if (KEEPS_TERMS || scratch) {
+    if (scratch && finite) last.scratch = scratch + k * step;
+    if (KEEPS_TERMS || scratch || !finite) {
       finish_row(&last, &row, false, masked);
     } else {
       exp_frame f = frame_of_row(&frames, k);
@@ -501,7 +506,7 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
                                   const bool masked) {
   bool is_far = array_bytes(s) > fsm_cpu_cache_sizes().last / 3;
   size_t most = is_far ? 1 : rows_in_group(s->length);
-  tempering t = tempering_set1(UNTEMPERED);
+  tempering t = untempered();
   real maxima[2][LANES] = {{0}};
   group g;
   g.slices = s;
@@ -520,7 +525,7 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
     g.count = g.count_ahead;
     size_t left = s->outer - g.first - g.count;
     g.count_ahead = left < most ? left : most;
-    if (s->temperature)
+    if (has_new_tempering(s, g.first))
       t = load_tempering(temperature_of(s, g.first, 0), s->temperature_outer, g.count);
     kernel(&g, &t, masked);
     g.first += g.count;

@@ -159,22 +159,21 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch
   return sum;
 }
 
+/* Which rows have NaN. */
+FSM_APART mask batch_nan(const batch *b) {
+  mask nan = v_unordered(v_set1(0), v_set1(0));
+  for (size_t i = 0; i < b->first.length; i++) {
+    vec x = v_load_real(b->columns[i]);
+    nan = v_or(nan, v_unordered(x, x));
+  }
+  return nan;
+}
+
 FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   exp_frame f = frame_of(max, t);
   term_sum sum = batch_sum(b, max, &f, (batch_flags){.splits = true});
   doubles log_sum = log_of_sum(&sum, max, &f);
-  vec magnitude = v_max(max, v_sub(v_set1(0), max));
-  if (v_all(v_less(magnitude, v_set1((real)INFINITY)))) return log_sum;
-  real maxima[LANES];
-  double logs[LANES];
-  v_store_real(maxima, max);
-  doubles_store(log_sum, logs);
-  for (size_t k = 0; k < b->count; k++)
-    if (!is_finite(maxima[k])) {
-      line row = batch_row(b, k);
-      logs[k] = log_of_nonfinite_sum(&row, row.where != NULL);
-    }
-  return doubles_load(logs);
+  return all_finite(max) ? log_sum : log_of_nonfinite_sums(log_sum, max, batch_nan(b));
 }
 
 /* What the last pass needs, of softmax or of log_softmax. */
@@ -288,12 +287,12 @@ FSM_INLINE void for_each_batch(const fsm_slices *s, batch_kernel *kernel, const 
     batches[k].stride = s->x_outer;
     batches[k].where_stride = s->where_outer;
   }
-  tempering t = tempering_set1(UNTEMPERED);
+  tempering t = untempered();
   vec max = batch_begin(&batches[0], s, 0, masked);
   for (size_t outer = 0; outer < s->outer; outer += LANES) {
     batch *b = &batches[outer / LANES % 2];
     batch_next next = {s, outer + LANES, &batches[1 - outer / LANES % 2]};
-    if (s->temperature)
+    if (has_new_tempering(s, outer))
       t = load_tempering(temperature_of(s, outer, 0), s->temperature_outer, b->count);
     max = kernel(b, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, s->out_outer, &t, max,
                  &next, masked);

@@ -16,6 +16,8 @@ typedef struct {
 static inline mask line_mask(const line *s, size_t i, size_t count) {
   const unsigned char *where = s->where + (ptrdiff_t)i * s->where_stride;
   if (s->where_stride == 1) return v_load_mask(where, count);
+  if (s->where_stride == 0)
+    return *where ? v_equal(v_set1(0), v_set1(0)) : v_unordered(v_set1(0), v_set1(0));
   unsigned char gathered[LANES];
   for (size_t k = 0; k < count; k++) gathered[k] = where[(ptrdiff_t)k * s->where_stride];
   return v_load_mask(gathered, count);
@@ -44,12 +46,17 @@ FSM_INLINE void line_store(const line *s, storage *out, size_t i, size_t count, 
 
 /* Whether an element that takes part is NaN. */
 FSM_INLINE bool has_nan(const line *s, const bool masked) {
-  bool is_number = true;
-  for (size_t i = 0; i < s->length; i += LANES) {
-    vec x = line_load(s, i, s->length - i < LANES ? s->length - i : LANES, masked);
-    is_number &= v_all(v_equal(x, x));
+  size_t i = 0, length = s->length;
+  for (; i + 4 * LANES <= length; i += 4 * LANES) {
+    vec x[4];
+    for (size_t k = 0; k < 4; k++) x[k] = line_load(s, i + k * LANES, LANES, masked);
+    if (v_count_true(v_or(v_unordered(x[0], x[1]), v_unordered(x[2], x[3])))) return true;
   }
-  return !is_number;
+  for (; i < length; i += LANES) {
+    vec x = line_load(s, i, length - i < LANES ? length - i : LANES, masked);
+    if (v_count_true(v_unordered(x, x))) return true;
+  }
+  return false;
 }
 
 /* What stands for log_of_sum where the maximum is not finite: NaN if an element that takes part is,
@@ -60,6 +67,23 @@ FSM_INLINE double log_of_nonfinite_sum(const line *s, const bool masked) {
 }
 
 static inline bool is_finite(real a) { return fabs((double)a) <= (double)REAL_MAX; }
+
+FSM_INLINE mask v_finite(vec a) {
+  return v_less(v_max(a, v_sub(v_set1(0), a)), v_set1((real)INFINITY));
+}
+FSM_INLINE bool all_finite(vec a) { return v_all(v_finite(a)); }
+
+/* The log_of_sum of slices, of which some have a maximum that is not finite. */
+FSM_APART doubles log_of_nonfinite_sums(doubles log_sum, vec max, mask nan) {
+  real maxima[LANES], instead[LANES];
+  double logs[LANES];
+  v_store_real(maxima, max);
+  v_store_real(instead, v_select(nan, v_set1((real)NAN), v_set1(0)));
+  doubles_store(log_sum, logs);
+  for (size_t k = 0; k < LANES; k++)
+    if (!is_finite(maxima[k])) logs[k] = (double)instead[k];
+  return doubles_load(logs);
+}
 
 /* Of the array, of which other threads may have the rest. */
 static inline size_t array_bytes(const fsm_slices *s) {
@@ -78,6 +102,16 @@ static void do_parts(const fsm_slices *s, fsm_task *task, void *work, int parts)
 static inline const double *temperature_of(const fsm_slices *s, size_t outer, size_t inner) {
   return s->temperature + (ptrdiff_t)outer * s->temperature_outer +
          (ptrdiff_t)inner * s->temperature_inner;
+}
+
+static inline tempering row_tempering(const fsm_slices *s, size_t outer) {
+  if (!s->temperature) return untempered();
+  return load_tempering(temperature_of(s, outer, 0), 0, LANES);
+}
+
+/* Whether the row `outer` may have another temperature than the rows before, or is the first. */
+static inline bool has_new_tempering(const fsm_slices *s, size_t outer) {
+  return s->temperature && (outer == 0 || s->temperature_outer != 0);
 }
 
 #endif

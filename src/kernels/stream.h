@@ -82,12 +82,12 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
                             .splits = is_log,
                             .fetches_ahead = true,
                             .finishes = true};
-  tempering t = tempering_set1(UNTEMPERED);
+  tempering t = untempered();
   last_pass behind = {.length = 0};
   for (size_t outer = 0; outer < s->outer; outer++) {
     line row = row_of(s, outer), next = row_of(s, outer + 1 < s->outer ? outer + 1 : outer);
     storage *terms = memory[outer % 2];
-    if (s->temperature) t = tempering_set1(tempering_of(*temperature_of(s, outer, 0)));
+    if (has_new_tempering(s, outer)) t = row_tempering(s, outer);
     vec max = v_set1(row_max(&row, false));
     exp_frame f = frame_of(max, &t);
     align_row_behind(&behind, is_log);

@@ -50,6 +50,24 @@ static inline dvec d_bits_right(dvec a, int n) {
   return with_bits(_mm256_srli_epi64(bits_of(a), n));
 }
 
+/* n bytes, at most 8, and zeros. A memcpy of a length that varies is a call. */
+static inline uint64_t load_bytes(const void *from, size_t n) {
+  const unsigned char *p = from;
+  uint64_t bytes = 0;
+  if (n == 8) {
+    memcpy(&bytes, p, 8);
+    return bytes;
+  }
+  for (size_t size = 4, at = 0; size > 0; size /= 2)
+    if (n & size) {
+      uint64_t piece = 0;
+      memcpy(&piece, p + at, size);
+      bytes |= piece << (8 * at);
+      at += size;
+    }
+  return bytes;
+}
+
 /* In a mask, lanes are all ones or all zeros. */
 
 #ifndef FSM_FLOAT64
@@ -137,14 +155,29 @@ static inline void v_store(storage *p, vec a) { _mm_storeu_si128((__m128i *)p, n
 static inline vec v_stored(vec a) { return a; }
 static inline void v_stream(storage *p, vec a) { v_store(p, a); }
 static inline vec v_load_part(const storage *p, size_t n, vec fill) {
-  storage copy[8] = {0};
-  memcpy(copy, p, n * sizeof *p);
-  return _mm256_blendv_ps(fill, v_load(copy), _mm256_castsi256_ps(lanes_below(n)));
+  size_t low = n < 4 ? n : 4;
+  __m128i a = _mm_set_epi64x((long long)load_bytes(p + low, 2 * (n - low)),
+                             (long long)load_bytes(p, 2 * low));
+  return _mm256_blendv_ps(fill, widened(a), _mm256_castsi256_ps(lanes_below(n)));
 }
 static inline void v_store_part(storage *p, size_t n, vec a) {
-  storage copy[8];
-  v_store(copy, a);
-  memcpy(p, copy, n * sizeof *p);
+  __m128i rest = narrowed(a);
+  if (n & 8) {
+    _mm_storeu_si128((__m128i *)p, rest);
+    return;
+  }
+  if (n & 4) {
+    _mm_storel_epi64((__m128i *)p, rest);
+    rest = _mm_srli_si128(rest, 8);
+    p += 4;
+  }
+  if (n & 2) {
+    const int two = _mm_cvtsi128_si32(rest);
+    memcpy(p, &two, sizeof two);
+    rest = _mm_srli_si128(rest, 4);
+    p += 2;
+  }
+  if (n & 1) *p = (storage)_mm_cvtsi128_si32(rest);
 }
 
 #endif
@@ -176,9 +209,7 @@ static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
-  uint64_t bytes = 0;
-  memcpy(&bytes, p, n);
-  __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes));
+  __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)load_bytes(p, n)));
   return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
 }
 
@@ -324,9 +355,7 @@ static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a,
 static inline bool v_all(mask m) { return _mm256_movemask_pd(m) == 0xf; }
 static inline void v_stream(storage *p, vec a) { _mm256_stream_pd(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
-  uint32_t bytes = 0;
-  memcpy(&bytes, p, n);
-  __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)bytes));
+  __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi64_si128((long long)load_bytes(p, n)));
   return with_bits(_mm256_cmpgt_epi64(wide, _mm256_setzero_si256()));
 }
 
