@@ -8,7 +8,7 @@
 #define FSM_KERNELS_SHORT_ROWS_H
 
 /* The longest row that gains by it: see docs/design.md. */
-enum { SHORT = (LANES == 16 ? 7 : 12) * LANES };
+enum { SHORT = (LANES == 16 ? 7 : 11) * LANES };
 
 /* Whether so many rows are worth a batch, which takes as long for one row as for LANES of them.
  * Rows that do not fill a vector take long by themselves, too. */
