@@ -41,6 +41,10 @@ cdef enum:
 cdef enum:
     RELEASE_FROM = 8192
 
+# Elements up to which an array is copied to be plain: NumPy's ways take longer than the copy.
+cdef enum:
+    SMALL = 4096
+
 # More threads than any machine has.
 cdef enum:
     MOST_WORKERS = 1 << 16
@@ -163,7 +167,7 @@ cdef class Kernels:
             x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
         ):
             if workers is None:
-                result = kernels._lane(SOFTMAX, x, axis, where, temperature, dtype, out, False)
+                result = kernels._quickly(SOFTMAX, x, axis, where, temperature, dtype, out, False)
                 if result is not None:
                     return result
             return general(
@@ -174,7 +178,9 @@ cdef class Kernels:
             x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
         ):
             if workers is None:
-                result = kernels._lane(LOG_SOFTMAX, x, axis, where, temperature, dtype, out, False)
+                result = kernels._quickly(
+                    LOG_SOFTMAX, x, axis, where, temperature, dtype, out, False
+                )
                 if result is not None:
                     return result
             return general(
@@ -186,7 +192,7 @@ cdef class Kernels:
             *, where=None, dtype=None, out=None, workers=None,
         ):
             if b is None and return_sign is False and workers is None:
-                result = kernels._lane(LOGSUMEXP, a, axis, where, 1.0, dtype, out, keepdims)
+                result = kernels._quickly(LOGSUMEXP, a, axis, where, 1.0, dtype, out, keepdims)
                 if result is not None:
                     return result
             return general(
@@ -355,6 +361,14 @@ cdef class Kernels:
             return self._of(a)
         return NULL
 
+    cdef _quickly(self, function which, x, axis, where, temperature, dtype, out, keepdims):
+        """The result for arrays that are plain, or small and soon made so; else None."""
+        result = self._lane(which, x, axis, where, temperature, dtype, out, keepdims)
+        if result is None:
+            small = plain_copy(x)
+            result = self._lane(which, small, axis, where, temperature, dtype, out, keepdims)
+        return result
+
     cdef _lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
         """The result for plain arrays, along one axis or all of them; None for any other call."""
         cdef const fsm_kernels *kernels = self._plain_kernels(x)
@@ -418,6 +432,31 @@ cdef class Kernels:
         if result is None:
             return cnp.PyArray_ToScalar(&scalar, source)
         return result
+
+
+cdef plain_copy(x):
+    """A list, or a small array whose order in memory has nothing to tell, as a plain array.
+
+    None of anything else, errors included: the general way has them again, and reports them.
+    """
+    cdef cnp.ndarray a
+    cdef int dtype
+    if type(x) is list:
+        try:
+            x = np.asarray(x)
+        except Exception:
+            return None
+    if not cnp.PyArray_CheckExact(x):
+        return None
+    a = <cnp.ndarray> x
+    if cnp.PyArray_SIZE(a) > SMALL or not (cnp.PyArray_NDIM(a) == 1 or cnp.PyArray_ISCONTIGUOUS(a)):
+        return None
+    dtype = cnp.PyArray_TYPE(a)
+    if cnp.PyArray_ISINTEGER(a) or cnp.PyArray_ISBOOL(a):
+        dtype = cnp.NPY_FLOAT64
+    elif dtype not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16):
+        return None
+    return cnp.PyArray_FROM_OTF(a, dtype, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:

@@ -17,7 +17,7 @@ static inline mask line_mask(const line *s, size_t i, size_t count) {
   const unsigned char *where = s->where + (ptrdiff_t)i * s->where_stride;
   if (s->where_stride == 1) return v_load_mask(where, count);
   if (s->where_stride == 0)
-    return *where ? v_equal(v_set1(0), v_set1(0)) : v_unordered(v_set1(0), v_set1(0));
+    return count > 0 && *where ? v_equal(v_set1(0), v_set1(0)) : v_unordered(v_set1(0), v_set1(0));
   unsigned char gathered[LANES];
   for (size_t k = 0; k < count; k++) gathered[k] = where[(ptrdiff_t)k * s->where_stride];
   return v_load_mask(gathered, count);
