@@ -166,6 +166,7 @@ cdef class Kernels:
         def softmax(
             x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
         ):
+            x = array_of_list(x)
             if workers is None:
                 result = kernels._quickly(SOFTMAX, x, axis, where, temperature, dtype, out, False)
                 if result is not None:
@@ -177,6 +178,7 @@ cdef class Kernels:
         def log_softmax(
             x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, workers=None
         ):
+            x = array_of_list(x)
             if workers is None:
                 result = kernels._quickly(
                     LOG_SOFTMAX, x, axis, where, temperature, dtype, out, False
@@ -191,6 +193,7 @@ cdef class Kernels:
             a, axis=None, b=None, keepdims=False, return_sign=False,
             *, where=None, dtype=None, out=None, workers=None,
         ):
+            a = array_of_list(a)
             if b is None and return_sign is False and workers is None:
                 result = kernels._quickly(LOGSUMEXP, a, axis, where, 1.0, dtype, out, keepdims)
                 if result is not None:
@@ -434,18 +437,20 @@ cdef class Kernels:
         return result
 
 
-cdef plain_copy(x):
-    """A list, or a small array whose order in memory has nothing to tell, as a plain array.
+cdef array_of_list(x):
+    """A list as an array, if it can be one; anything else as it is."""
+    if type(x) is not list:
+        return x
+    try:
+        return np.asarray(x)
+    except Exception:  # which the general way has again, and reports
+        return x
 
-    None of anything else, errors included: the general way has them again, and reports them.
-    """
+
+cdef plain_copy(x):
+    """A small array whose order in memory has nothing to tell as a plain one; else None."""
     cdef cnp.ndarray a
     cdef int dtype
-    if type(x) is list:
-        try:
-            x = np.asarray(x)
-        except Exception:
-            return None
     if not cnp.PyArray_CheckExact(x):
         return None
     a = <cnp.ndarray> x

@@ -194,7 +194,7 @@ NOT_PLAIN = {
     "a list of lists of different lengths": ([[1.0], [1.0, 2.0]], -1, None),
     "a list of other things": (["a", None], -1, None),
     "an empty list": ([], -1, None),
-    "a large list": ([0.0] * 5000, -1, None),
+    "a large list of integers": ([0] * 5000, -1, None),
     "nothing": (None, -1, None),
     "complex numbers": (PLAIN + 1j, -1, None),
     "long double": (PLAIN.astype(np.longdouble), -1, None),

@@ -309,9 +309,18 @@ static void know_shares_of_tile(tile *t) {
     t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], &t->frame[v]);
 }
 
-static void know_logs(tile *t) {
+/* Whether the maxima of all columns are finite; lanes past the last may hold anything. */
+static bool maxima_are_finite(const tile *t) {
   bool finite = true;
-  for (size_t v = 0; v < folded_vectors(t); v++) finite &= all_finite(t->max[v]);
+  for (size_t v = 0; v < folded_vectors(t); v++) {
+    uint64_t columns = ((uint64_t)1 << tile_width(t, v)) - 1;
+    finite &= (columns & ~v_bits(v_finite(t->max[v]))) == 0;
+  }
+  return finite;
+}
+
+static void know_logs(tile *t) {
+  const bool finite = maxima_are_finite(t);
   if (!finite) find_nan(t);
   for (size_t v = 0; v < folded_vectors(t); v++) {
     vec max = t->max[v];
