@@ -249,13 +249,11 @@ static void find_maxima(tile *t) {
   fold_largest(t, t->max);
 }
 
-/* The frames that follow from the maxima. That of one that is not finite is of no use, but NaN in
- * it would make the pass over the terms longer. */
+/* The frames that follow from the maxima. */
 static void find_frames(tile *t) {
   t->is_shifted = false;
   for (size_t v = 0; v < t->vectors; v++) {
-    vec max = v_select(v_finite(t->max[v]), t->max[v], v_set1(0));
-    t->frame[v] = frame_of(max, tile_tempering(t, v));
+    t->frame[v] = frame_of(finite_or_0(t->max[v]), tile_tempering(t, v));
     t->is_shifted |= !v_all(v_equal(t->frame[v].origin, v_set1(0)));
   }
 }

@@ -170,10 +170,11 @@ FSM_APART mask batch_nan(const batch *b) {
 }
 
 FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
-  exp_frame f = frame_of(max, t);
+  const bool finite = all_finite(max);
+  exp_frame f = frame_of(finite ? max : finite_or_0(max), t);
   term_sum sum = batch_sum(b, max, &f, (batch_flags){.splits = true});
   doubles log_sum = log_of_sum(&sum, max, &f);
-  return all_finite(max) ? log_sum : log_of_nonfinite_sums(log_sum, max, batch_nan(b));
+  return finite ? log_sum : log_of_nonfinite_sums(log_sum, max, batch_nan(b));
 }
 
 /* What the last pass needs, of softmax or of log_softmax. */
