@@ -49,6 +49,21 @@ def test_within_the_bound(api, function, dtype, name):
         assert_accurate(arrangement.rows(got), exact, unit.astype(np.float64))
 
 
+@pytest.mark.parametrize("length", [3, 41])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_that_cancel_keep_what_is_left_of_their_sum(api, dtype, length):
+    """The sum has twice the precision: of more products, which cancel further, a little is lost."""
+    rng = np.random.default_rng(length)
+    grad, y = rng.uniform(0.1, 1.0, (2, 1, length)).astype(dtype)
+    grad[0, 1::2] = -(grad[0, :-1:2] * y[0, :-1:2]) / y[0, 1::2]
+    grad[0, -1] = 0
+    exact, unit = exact_backward("softmax", grad, y)
+    assert 0 < abs(exact[0, -1]) < 1e3 * np.finfo(dtype).eps
+    for arrangement in ARRANGEMENTS.values():
+        got = api.softmax_backward(arrangement.place(grad), arrangement.place(y), arrangement.axis)
+        assert_accurate(arrangement.rows(got), exact, unit.astype(np.float64))
+
+
 @pytest.mark.parametrize("lead", [10.0, 40.0, 300.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_gradient_of_a_dominating_class_keeps_its_digits(api, dtype, lead):
