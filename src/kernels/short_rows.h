@@ -171,7 +171,7 @@ FSM_APART mask batch_nan(const batch *b) {
 
 FSM_INLINE doubles batch_log_of_sum(batch *b, vec max, const tempering *t) {
   const bool finite = all_finite(max);
-  exp_frame f = frame_of(finite ? max : finite_or_0(max), t);
+  exp_frame f = frame_of(finite_or_0(max), t);
   term_sum sum = batch_sum(b, max, &f, (batch_flags){.splits = true});
   doubles log_sum = log_of_sum(&sum, max, &f);
   return finite ? log_sum : log_of_nonfinite_sums(log_sum, max, batch_nan(b));
@@ -256,7 +256,7 @@ FSM_INLINE vec begin_next(const batch_next *next, vec max, const bool masked) {
 
 FSM_INLINE vec softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
                              const batch_next *next, const bool masked) {
-  exp_frame f = frame_of(max, t);
+  exp_frame f = frame_of(finite_or_0(max), t);
   term_sum sum = batch_sum(b, max, &f, (batch_flags){.stores = true});
   batch_frame last = {.share = share_frame_of(&sum.rest, max, &f)};
   vec next_max = begin_next(next, max, masked);

@@ -75,7 +75,9 @@ FSM_INLINE bool all_finite(vec a) { return v_all(v_finite(a)); }
 
 /* To find a frame of. That of a maximum that is not finite is of no use, but NaN in it would make
  * the pass over the terms longer. */
-FSM_INLINE vec finite_or_0(vec max) { return v_select(v_finite(max), max, v_set1(0)); }
+FSM_INLINE vec finite_or_0(vec max) {
+  return all_finite(max) ? max : v_select(v_finite(max), max, v_set1(0));
+}
 
 /* The log_of_sum of slices, of which some have a maximum that is not finite. */
 FSM_APART doubles log_of_nonfinite_sums(doubles log_sum, vec max, mask nan) {
