@@ -10,7 +10,7 @@ NBYTES = 3 << 24
 CANARY = 0x5A
 
 
-@pytest.mark.parametrize("length", [4096, 5003, 20011])
+@pytest.mark.parametrize("length", [451, 1024, 1501, 4096, 5003, 20011])
 @pytest.mark.parametrize("offset", [0, 1, 7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", ["softmax", "log_softmax"])
@@ -43,14 +43,29 @@ def test_logsumexp_of_a_large_array_is_that_of_its_rows(api):
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-def test_special_values_in_a_row_that_is_streamed(api, special):
+@pytest.mark.parametrize("shape", [(1700, 5003), (17000, 503)])
+@pytest.mark.parametrize("function", ["softmax", "log_softmax"])
+def test_special_values_in_a_row_that_is_streamed(api, function, shape, special):
     """They change that row, and neither the one before nor the one after."""
-    x = np.random.default_rng(0).normal(0, 5, (1700, 5003)).astype(np.float32)
-    expected = api.log_softmax(x[799:802], axis=-1)
+    x = np.random.default_rng(0).normal(0, 5, shape).astype(np.float32)
+    call = getattr(api, function)
+    expected = call(x[799:802], axis=-1)
     x[800] = special
-    result = api.log_softmax(x, axis=-1)
+    result = call(x, axis=-1)
     np.testing.assert_array_equal(result[[799, 801]], expected[[0, 2]])
     assert np.isnan(result[800]).all()
+
+
+@pytest.mark.parametrize("length", [503, 5003])
+@pytest.mark.parametrize("function", ["softmax", "log_softmax"])
+def test_temperatures_of_rows_that_are_streamed(api, function, length):
+    x = np.random.default_rng(0).normal(0, 5, ((3 << 23) // length, length)).astype(np.float32)
+    temperature = np.linspace(0.5, 4, len(x))[:, None]
+    call = getattr(api, function)
+    result = call(x, axis=-1, temperature=temperature)
+    for some in (slice(0, 3), slice(len(x) - 3, len(x))):
+        expected = call(x[some], axis=-1, temperature=temperature[some])
+        np.testing.assert_array_equal(result[some], expected)
 
 
 @pytest.mark.parametrize("offset", [0, 3])

@@ -140,8 +140,7 @@ static void log_part_past_caches(void *work, int k, int thread) {
   const long_row *r = work;
   last_pass part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
   part.length = part_of(r, k).length;
-  align_row_behind(&part, true);
-  finish_row_behind(&part, 0, true);
+  stream_row(&part, true);
   v_finish_streams();
 }
 

@@ -234,6 +234,28 @@ FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_lo
   if (i < length) finish_vector(p, row, i, length - i, is_log, masked);
 }
 
+/* Finish the elements before the first that a whole vector can be stored past the caches from. What
+ * is finished is not in `scratch`, which is read by whole vectors that begin at multiples of one.
+ */
+FSM_INLINE void align_row(last_pass *p, const bool is_log) {
+  size_t count = unaligned_elements(p->out, p->length);
+  if (count > 0) finish_vector(p, NULL, 0, count, is_log, false);
+  p->from += count;
+  p->out += count;
+  p->length -= count;
+}
+
+/* Finish a row that has been aligned, from element i on, past the caches. */
+FSM_INLINE void stream_aligned_row(const last_pass *p, size_t i, const bool is_log) {
+  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, LANES, is_log));
+  if (i < p->length) finish_vector(p, NULL, i, p->length - i, is_log, false);
+}
+
+FSM_INLINE void stream_row(last_pass *p, const bool is_log) {
+  align_row(p, is_log);
+  stream_aligned_row(p, 0, is_log);
+}
+
 /* Scale the terms of the block from i on, which have to be found again. */
 FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bool whole,
                             const share_frame *f, const bool masked) {
@@ -287,8 +309,9 @@ typedef struct {
 /* Whether rows have ties apart. */
 typedef enum { NO_ROW, EVERY_ROW, SOME_ROWS } splitting;
 
-/* What a pass over the terms does to the memory of the result. */
-typedef enum { NOTHING, FETCH_IT, STORE_TERMS } out_use;
+/* What a pass over the terms does to the memory of the result; last, nothing, as it is stored past
+ * the caches later. */
+typedef enum { NOTHING, FETCH_IT, STORE_TERMS, STREAM_LATER } out_use;
 
 static inline line group_row(const group *g, size_t k) { return row_of(g->slices, g->first + k); }
 static inline storage *group_out(const group *g, size_t k) {
@@ -301,9 +324,10 @@ enum {
   SHORTEST_FETCHED_ROW = 3 << 12,       /* in bytes; the processor sees the next of shorter ones */
 };
 
-static inline size_t rows_in_group(size_t length) {
+/* If their terms are kept in scratch, each row begins at a whole block. */
+static inline size_t rows_in_group(size_t length, bool in_scratch) {
   size_t block = ROW_BLOCK * LANES,
-         step = KEEPS_TERMS ? length : (length + block - 1) / block * block;
+         step = in_scratch ? (length + block - 1) / block * block : length;
   size_t count = step > 0 ? SCRATCH / step : LANES;
   return count > LANES ? LANES : count < 1 ? 1 : count;
 }
@@ -354,6 +378,14 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
   term_pass p = {.row = &row, .frame = f, .max = v_set1(g->max[k]), .scratch = scratch};
   p.out = use == NOTHING ? NULL : group_out(g, k);
   g->is_known_ahead[k] = false;
+  if (use == STREAM_LATER) {
+    p.out = (storage *)scratch;
+    p.ahead = &ahead;
+    term_flags flags = {.stores = !splits, .splits = splits, .fetches_ahead = true};
+    if (v_first(f->origin) == 0) return sum_of_row(&p, flags);
+    flags.shifted = true;
+    return sum_of_row(&p, flags);
+  }
   if (masked || v_first(f->origin) != 0)
     return sum_of_row(
         &p, (term_flags){.masked = masked, .shifted = true, .stores = stores, .splits = splits});
@@ -429,14 +461,15 @@ FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scr
 
 typedef void group_kernel(group *g, const tempering *t, const bool masked);
 
-FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
-  size_t length = g->slices->length, step = SCRATCH / g->count;
-  real memory[KEEPS_TERMS ? 1 : SCRATCH];
-  real *scratch = !KEEPS_TERMS && length <= SCRATCH ? memory : NULL;
+/* `scratch`, if there is any, is for SCRATCH terms. */
+FSM_INLINE void softmax_of_group(group *g, const tempering *t, real *scratch, const bool streams,
+                                 const bool masked) {
+  size_t length = g->slices->length, step = SCRATCH / g->count / LANES * LANES;
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, scratch, step, STORE_TERMS, NO_ROW, masked);
+  const out_use use = streams ? STREAM_LATER : STORE_TERMS;
+  term_sum sums = sums_of_group(g, &frames, scratch, step, use, NO_ROW, masked);
   share_frame shares = share_frame_of(&sums.rest, max, &frame);
   real hi[LANES], lo[LANES];
   v_store_real(hi, shares.scale.hi);
@@ -448,14 +481,23 @@ FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
     last_pass last = {.from = finite ? out : row.x, .out = out, .length = length};
     last.share = (share_frame){v_set1(frames.floor_term[k]), {v_set1(hi[k]), v_set1(lo[k])}};
     look_ahead(g, k, masked);
-    if (scratch && finite) last.scratch = scratch + k * step;
-    if (KEEPS_TERMS || scratch || !finite) {
+    if (scratch && finite && streams) last.from = (const storage *)(scratch + k * step);
+    if (scratch && finite && !streams) last.scratch = scratch + k * step;
+    if (streams) {
+      stream_row(&last, false);
+    } else if (KEEPS_TERMS || scratch || !finite) {
       finish_row(&last, &row, false, masked);
     } else {
       exp_frame f = frame_of_row(&frames, k);
       share_terms(&(term_pass){.row = &row, .frame = &f}, out, &last.share, masked);
     }
   }
+}
+
+FSM_INLINE void softmax_group(group *g, const tempering *t, const bool masked) {
+  real memory[KEEPS_TERMS ? 1 : SCRATCH];
+  real *scratch = !KEEPS_TERMS && g->slices->length <= SCRATCH ? memory : NULL;
+  softmax_of_group(g, t, scratch, false, masked);
 }
 
 FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const out_use use,
@@ -474,9 +516,11 @@ FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const out_use
   return doubles_load(logs);
 }
 
-FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
+FSM_INLINE void log_softmax_of_group(group *g, const tempering *t, const bool streams,
+                                     const bool masked) {
+  const out_use use = streams ? STREAM_LATER : FETCH_IT;
   log_frame frame =
-      log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, FETCH_IT, masked));
+      log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, use, masked));
   real inverse[2][LANES], minus_log_sum[LANES];
   v_store_real(inverse[0], frame.inverse.hi);
   v_store_real(inverse[1], frame.inverse.lo);
@@ -488,8 +532,15 @@ FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool maske
                            {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
                            v_set1(minus_log_sum[k])};
     look_ahead(g, k, masked);
-    finish_row(&last, &row, true, masked);
+    if (streams)
+      stream_row(&last, true);
+    else
+      finish_row(&last, &row, true, masked);
   }
+}
+
+FSM_INLINE void log_softmax_group(group *g, const tempering *t, const bool masked) {
+  log_softmax_of_group(g, t, false, masked);
 }
 
 FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked) {
@@ -503,9 +554,9 @@ FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked)
 }
 
 FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, group_kernel *kernel,
-                                  const bool masked) {
+                                  const bool streams, const bool masked) {
   bool is_far = array_bytes(s) > fsm_cpu_cache_sizes().last / 3;
-  size_t most = is_far ? 1 : rows_in_group(s->length);
+  size_t most = is_far && !streams ? 1 : rows_in_group(s->length, !KEEPS_TERMS || streams);
   tempering t = untempered();
   real maxima[2][LANES] = {{0}};
   group g;
@@ -534,9 +585,9 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
 
 FSM_INLINE void for_each_group(const fsm_slices *s, group_kernel *kernel) {
   if (s->where)
-    for_each_group_if(s, NULL, kernel, true);
+    for_each_group_if(s, NULL, kernel, false, true);
   else
-    for_each_group_if(s, NULL, kernel, false);
+    for_each_group_if(s, NULL, kernel, false, false);
 }
 
 static void softmax_rows(const fsm_slices *s) { for_each_group(s, softmax_group); }

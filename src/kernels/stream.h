@@ -1,9 +1,9 @@
 /* Rows that fit the second-level cache, in an array that does not fit the last: inner == 1.
  *
- * Results are stored past the caches, so that no line of them is read from memory first, and while
- * the exponentials of the next row are under way, so that memory and arithmetic work at the same
- * time. Until then the terms of a softmax are kept in scratch. Per element, memory is read once and
- * written once. benchmarks/stream.c measures what it gains.
+ * Results are stored past the caches, so that no line of them is read from memory first. Until then
+ * the terms of a softmax are kept in scratch. Per element, memory is read once and written once.
+ * Short rows are stored by groups, a long one while the exponentials of the next are under way, so
+ * that memory and arithmetic work at the same time. benchmarks/stream.c measures what it gains.
  */
 #ifndef FSM_KERNELS_STREAM_H
 #define FSM_KERNELS_STREAM_H
@@ -12,9 +12,14 @@
 
 #include "cpu.h"
 
+enum {
+  CACHE_LINE = 64,
+  SHORTEST_STREAMED_ROW = 7 << 8, /* in bytes; where rows are shorter, the caches do as well */
+};
+
 static inline bool worth_streaming(const fsm_slices *s) {
   size_t row = s->length * sizeof(storage);
-  if (LANES == 1 || s->where || s->x == s->out || row < SHORTEST_FETCHED_ROW) return false;
+  if (LANES == 1 || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW) return false;
   if (s->length >= FSM_LONG) return false; /* of which threads may do parts */
   fsm_cache_sizes cache = fsm_cpu_cache_sizes();
   return row <= cache.second / 4 && array_bytes(s) > cache.last / 2;
@@ -44,21 +49,6 @@ FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, sto
   v_finish_streams();
 }
 
-/* Finish the elements before the first that a whole vector can be stored past the caches from. */
-FSM_INLINE void align_row_behind(last_pass *p, const bool is_log) {
-  size_t count = unaligned_elements(p->out, p->length);
-  if (count > 0) finish_vector(p, NULL, 0, count, is_log, false);
-  p->from += count;
-  p->out += count;
-  p->length -= count;
-}
-
-/* Finish what is left after whole blocks, or all. */
-FSM_INLINE void finish_row_behind(const last_pass *p, size_t i, const bool is_log) {
-  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, LANES, is_log));
-  if (i < p->length) finish_vector(p, NULL, i, p->length - i, is_log, false);
-}
-
 /* What is left to do for a row whose terms have been summed. */
 FSM_INLINE last_pass left_to_do(const term_pass *p, storage *out, const term_sum *sum,
                                 const tempering *t, const bool is_log) {
@@ -72,6 +62,20 @@ FSM_INLINE last_pass left_to_do(const term_pass *p, storage *out, const term_sum
                            : doubles_set1(log_of_nonfinite_sum(p->row, false));
   b.log = log_frame_of(p->max, t, log_sum);
   return b;
+}
+
+FSM_INLINE void softmax_streamed_group(group *g, const tempering *t, const bool masked) {
+  _Alignas(CACHE_LINE) real terms[SCRATCH];
+  softmax_of_group(g, t, terms, true, masked);
+}
+
+FSM_INLINE void log_softmax_streamed_group(group *g, const tempering *t, const bool masked) {
+  log_softmax_of_group(g, t, true, masked);
+}
+
+FSM_INLINE void stream_groups(const fsm_slices *s, group_kernel *kernel) {
+  for_each_group_if(s, NULL, kernel, true, false);
+  v_finish_streams();
 }
 
 /* `memory` is for the terms of two rows; a logarithm needs none. */
@@ -90,21 +94,23 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
     if (has_new_tempering(s, outer)) t = row_tempering(s, outer);
     vec max = v_set1(row_max(&row, false));
     exp_frame f = frame_of(max, &t);
-    align_row_behind(&behind, is_log);
+    align_row(&behind, is_log);
     term_pass p = {&row, &f, max, terms, NULL, &next, &behind};
     term_sum sum = total_of_row(&p, flags);
-    finish_row_behind(&behind, behind.length / STEP * STEP, is_log);
+    stream_aligned_row(&behind, behind.length / STEP * STEP, is_log);
     behind = left_to_do(&p, out_of(s, outer), &sum, &t, is_log);
   }
-  align_row_behind(&behind, is_log);
-  finish_row_behind(&behind, 0, is_log);
+  stream_row(&behind, is_log);
   v_finish_streams();
 }
 
 /* False if there is no memory for the terms. */
 static bool softmax_streams(const fsm_slices *s) {
   if (!worth_streaming(s) || !KEEPS_TERMS) return false;
-  enum { CACHE_LINE = 64 };
+  if (rows_in_group(s->length, true) > 1) {
+    stream_groups(s, softmax_streamed_group);
+    return true;
+  }
   size_t step = (s->length * sizeof(storage) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
   char *memory = malloc(2 * step + CACHE_LINE);
   if (!memory) return false;
@@ -116,7 +122,10 @@ static bool softmax_streams(const fsm_slices *s) {
 
 static bool log_softmax_streams(const fsm_slices *s) {
   if (!worth_streaming(s)) return false;
-  streamed_rows(s, (storage *[]){NULL, NULL}, true);
+  if (rows_in_group(s->length, true) > 1)
+    stream_groups(s, log_softmax_streamed_group);
+  else
+    streamed_rows(s, (storage *[]){NULL, NULL}, true);
   return true;
 }
 
