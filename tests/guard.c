@@ -72,9 +72,9 @@ static double get_16(const void *p, int digits, int least) {
   return word & 0x8000 ? -magnitude : magnitude;
 }
 static void set_16(void *p, double value, int digits, int least) {
-  int exponent = 0, infinity = 0x7fff >> digits << digits;
+  int exponent = least, infinity = 0x7fff >> digits << digits;
   double magnitude = fabs(value);
-  if (isfinite(magnitude)) frexp(magnitude, &exponent);
+  if (isfinite(magnitude) && magnitude > 0) frexp(magnitude, &exponent);
   exponent = exponent - 1 < least ? least : exponent - 1;
   int word = isnan(value) ? infinity + 1 : infinity;
   if (isfinite(magnitude) && exponent - least < (0x7fff >> digits) - 1)
