@@ -802,6 +802,8 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
                                    16, 17, 31, 32, 33, 34, 47, 48, 63, 64, 100};
   static const shape large[] = {{1, 100003, 1},
                                 {2, 40009, 1},
+                                {45, 503, 1},
+                                {21, 1021, 1},
                                 {2, 503, 67},
                                 {1, 523, 10},
                                 {1, 50, 1031},
