@@ -19,7 +19,13 @@ FSM_INLINE vec chunk_max(const line *s, size_t i, size_t end, mask *nan) {
     *nan = v_or(*nan, v_or(v_unordered(x[0], x[1]), v_unordered(x[2], x[3])));
   }
   for (; i < end; i += LANES) {
-    vec x = line_load(s, i, end - i < LANES ? end - i : LANES, false);
+    vec x;
+    if (i + LANES <= end)
+      x = line_load(s, i, LANES, false);
+    else if (end >= LANES) /* some of it again */
+      x = line_load(s, end - LANES, LANES, false);
+    else
+      x = line_load(s, i, end - i, false);
     m[0] = v_max(x, m[0]);
     *nan = v_or(*nan, v_unordered(x, x));
   }
@@ -31,21 +37,26 @@ static size_t first_nan(const line *s, size_t i) {
   return i;
 }
 
-/* Where the first of the largest elements is, NaN being larger than any; and the maximum. */
+/* Where the first of the largest elements is, NaN being larger than any; and the maximum. Vectors
+ * are read from places where they lie in one line of the cache, but for the first, with which the
+ * others may overlap. */
 static size_t argmax(const line *s, real *maximum) {
-  mask nan = v_unordered(v_set1(0), v_set1(0));
+  size_t begin = s->length < LANES ? 0 : unaligned_elements(s->x, s->length), from = 0;
+  vec first = line_load(s, 0, s->length < LANES ? s->length : LANES, false);
   vec best = v_set1(-(real)INFINITY);
-  size_t from = 0;
-  for (size_t i = 0; i < s->length; i += CHUNK) {
+  mask nan = v_unordered(first, first);
+  for (size_t i = begin; i < s->length; i += CHUNK) {
     vec m = s->length - i >= CHUNK ? chunk_max(s, i, i + CHUNK, &nan)
                                    : chunk_max(s, i, s->length, &nan);
+    m = v_max(m, first);
     if (!v_count_true(v_or(nan, v_less(best, m)))) continue;
+    size_t at = i == begin ? 0 : i;
     if (v_count_true(nan)) {
       *maximum = (real)NAN;
-      return first_nan(s, i);
+      return first_nan(s, at);
     }
     best = v_set1(v_reduce_max(m));
-    from = i;
+    from = at;
   }
   *maximum = v_first(best);
   return first_equal(s, from, *maximum);

@@ -14,15 +14,26 @@
 
 #include "cpu.h"
 
-/* The largest element that takes part; -inf if there is none, or none but NaN. */
+/* Elements before the first place in `out` that a whole vector should be stored at, be it that it
+ * lies in two lines of the cache otherwise or that it is stored past the caches. */
+static inline size_t unaligned_elements(const storage *out, size_t length) {
+  size_t past_a_vector = (uintptr_t)out / sizeof(storage) % LANES;
+  size_t count = past_a_vector ? LANES - past_a_vector : 0;
+  return count < length ? count : length;
+}
+
+/* The largest element that takes part; -inf if there is none, or none but NaN. The first vector of
+ * a row and the last overlap others. */
 FSM_INLINE real row_max(const line *s, const bool masked) {
   vec m[4];
   for (size_t k = 0; k < 4; k++) m[k] = v_set1(-(real)INFINITY);
-  size_t i = 0;
+  if (s->length < LANES) return v_reduce_max(v_max(line_load(s, 0, s->length, masked), m[0]));
+  size_t i = unaligned_elements(s->x, s->length);
+  m[0] = v_max(line_load(s, 0, LANES, masked), m[0]);
+  m[1] = v_max(line_load(s, s->length - LANES, LANES, masked), m[1]);
   for (; i + 4 * LANES <= s->length; i += 4 * LANES)
     for (size_t k = 0; k < 4; k++) m[k] = v_max(line_load(s, i + k * LANES, LANES, masked), m[k]);
-  for (; i + LANES <= s->length; i += LANES) m[0] = v_max(line_load(s, i, LANES, masked), m[0]);
-  if (i < s->length) m[1] = v_max(line_load(s, i, s->length - i, masked), m[1]);
+  for (; i + LANES <= s->length; i += LANES) m[2] = v_max(line_load(s, i, LANES, masked), m[2]);
   return v_reduce_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
 }
 
@@ -40,14 +51,6 @@ typedef struct {
 FSM_INLINE vec finished(const last_pass *p, size_t i, const size_t width, const bool is_log) {
   vec from = p->scratch ? v_load_real(p->scratch + i) : load_or_0(p->from, i, width);
   return is_log ? log_share(from, &p->log) : share(from, &p->share);
-}
-
-/* Elements before the first place in `out` that a whole vector should be stored at, be it that it
- * lies in two lines of the cache otherwise or that it is stored past the caches. */
-static inline size_t unaligned_elements(const storage *out, size_t length) {
-  size_t past_a_vector = (uintptr_t)out / sizeof(storage) % LANES;
-  size_t count = past_a_vector ? LANES - past_a_vector : 0;
-  return count < length ? count : length;
 }
 
 /* What a pass over a row's terms works on. */
@@ -306,9 +309,6 @@ typedef struct {
 /* What is far away is read fastest row by row: where the last-level cache does not keep the array,
  * rows are groups of their own, and the next one is read while the division is under way. */
 
-/* Whether rows have ties apart. */
-typedef enum { NO_ROW, EVERY_ROW, SOME_ROWS } splitting;
-
 /* What a pass over the terms does to the memory of the result; last, nothing, as it is stored past
  * the caches later. */
 typedef enum { NOTHING, FETCH_IT, STORE_TERMS, STREAM_LATER } out_use;
@@ -415,10 +415,17 @@ FSM_INLINE void look_ahead(group *g, size_t k, const bool masked) {
   g->max_ahead[k] = row_max(&row, masked);
 }
 
-/* What is summed of each row of a group. */
+/* What is summed of each row of a group; of those that are not, 1. */
 typedef struct {
   double ties[LANES], hi[LANES], lo[LANES];
 } group_sums;
+
+FSM_INLINE void begin_sums(group_sums *sums) {
+  for (size_t k = 0; k < LANES; k++) {
+    sums->ties[k] = sums->hi[k] = 1;
+    sums->lo[k] = 0;
+  }
+}
 
 /* Sum the terms of all rows of a group, or of `some`: those for which `splits` is right. Elements
  * of row k begin at scratch[k * step]. */
@@ -442,21 +449,19 @@ FSM_INLINE void sum_rows(group_sums *sums, group *g, const frame_lanes *frames, 
   }
 }
 
-/* The sums of the rows' terms. Rows with ties apart have a loop of their own: with the code for
- * both in one, AVX2 took up to a fifth longer, as GCC shared the registers out among them. */
+FSM_INLINE term_sum total_of_group(const group_sums *sums, size_t count) {
+  const double *hi = sums->hi, *lo = sums->lo;
+  return (term_sum){load_double_lanes(sums->ties, count),
+                    count == 1 ? wide_set1((double[]){hi[0], lo[0]}) : wide_load(hi, lo)};
+}
+
+/* The sums of all rows' terms. */
 FSM_INLINE term_sum sums_of_group(group *g, const frame_lanes *frames, real *scratch, size_t step,
-                                  const out_use use, const splitting splits, const bool masked) {
-  const bool some = splits == SOME_ROWS;
+                                  const out_use use, const bool splits, const bool masked) {
   group_sums sums;
-  for (size_t k = 0; k < LANES; k++) {
-    sums.ties[k] = sums.hi[k] = 1;
-    sums.lo[k] = 0;
-  }
-  if (splits != EVERY_ROW) sum_rows(&sums, g, frames, scratch, step, use, some, false, masked);
-  if (splits != NO_ROW) sum_rows(&sums, g, frames, scratch, step, use, some, true, masked);
-  double *hi = sums.hi, *lo = sums.lo;
-  return (term_sum){load_double_lanes(sums.ties, g->count),
-                    g->count == 1 ? wide_set1((double[]){hi[0], lo[0]}) : wide_load(hi, lo)};
+  begin_sums(&sums);
+  sum_rows(&sums, g, frames, scratch, step, use, false, splits, masked);
+  return total_of_group(&sums, g->count);
 }
 
 typedef void group_kernel(group *g, const tempering *t, const bool masked);
@@ -469,7 +474,7 @@ FSM_INLINE void softmax_of_group(group *g, const tempering *t, real *scratch, co
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
   const out_use use = streams ? STREAM_LATER : STORE_TERMS;
-  term_sum sums = sums_of_group(g, &frames, scratch, step, use, NO_ROW, masked);
+  term_sum sums = sums_of_group(g, &frames, scratch, step, use, false, masked);
   share_frame shares = share_frame_of(&sums.rest, max, &frame);
   real hi[LANES], lo[LANES];
   v_store_real(hi, shares.scale.hi);
@@ -505,7 +510,7 @@ FSM_INLINE doubles log_of_group_sums(group *g, const tempering *t, const out_use
   vec max = load_lanes(g->max, g->count);
   exp_frame frame = frame_of(max, t);
   frame_lanes frames = lanes_of_frame(&frame);
-  term_sum sums = sums_of_group(g, &frames, NULL, 0, use, EVERY_ROW, masked);
+  term_sum sums = sums_of_group(g, &frames, NULL, 0, use, true, masked);
   double logs[LANES];
   doubles_store(log_of_sum(&sums, max, &frame), logs);
   for (size_t k = 0; k < g->count; k++)
