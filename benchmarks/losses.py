@@ -71,6 +71,8 @@ def ours(backend: str) -> Contestant:
                 return functools.partial(loss, probabilities_of(x))
             case "cross_entropy":
                 return functools.partial(loss, labels_of(x))
+            case "nll_loss":
+                return functools.partial(functions.nll_loss, x, labels_of(x))
         raise ValueError(function)
 
     return prepare
@@ -149,6 +151,8 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
             return loss(torch.from_numpy(probabilities_of(x)))
         case "cross_entropy":
             return loss(labels)
+        case "nll_loss":
+            return lambda: torch.nn.functional.nll_loss(logits, labels)
     raise ValueError(function)
 
 

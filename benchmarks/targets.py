@@ -68,6 +68,21 @@ _NO_SLOWER = [
         Work(function, "float32", (10_000, 10), -1)
         for function in ("predict with confidence", "cross_entropy", "softmax_grad_hess")
     ),
+    *(
+        Work(function, "float32", (4, 10), -1)
+        for function in (
+            "predict with confidence",
+            "top_k",
+            "cross_entropy",
+            "cross_entropy with gradient",
+            "probability targets",
+            "nll_loss",
+            "softmax_backward",
+            "log_softmax_backward",
+            "softmax_grad_hess",
+            "softmax_logsumexp",
+        )
+    ),
 ]
 LOSSES = (
     *(Target(work, "softmax", 0.25, 0.25) for work in _PREDICT),

@@ -79,6 +79,12 @@ class Kernels:
     ) -> None: ...
     def quick(self, general: Callable[..., Any]) -> Callable[..., Any]: ...
     def predict_lane(self, logits: object, axis: object, with_confidence: object) -> Any: ...
+    def top_k_lane(
+        self, logits: object, k: object, axis: object, log: object
+    ) -> tuple[Any, Any] | None: ...
+    def softmax_logsumexp_lane(
+        self, x: object, axis: object, out: object
+    ) -> tuple[Any, Any] | None: ...
     def cross_entropy_lane(
         self,
         logits: object,
@@ -89,6 +95,17 @@ class Kernels:
         reduction: object,
         with_grad: object,
     ) -> Any: ...
+    def nll_loss_lane(
+        self,
+        log_probs: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+    ) -> Any: ...
+    def softmax_grad_hess_lane(
+        self, logits: object, target: object, factor: object
+    ) -> tuple[Any, Any] | None: ...
     def softmax_backward_lane(
         self, grad: object, y: object, axis: object, out: object
     ) -> NDArray[Any] | None: ...

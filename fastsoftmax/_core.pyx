@@ -251,51 +251,129 @@ cdef class Kernels:
             return None
         index = new_slices(logits, cnp.NPY_INTP)
         call.index = rows_of(index, 1)
-        if not with_confidence:
-            launch_call(self._of(logits).predict, &call, logits)
-            return index[()] if cnp.PyArray_NDIM(index) == 0 else index
-        confidence = new_slices(logits, cnp.PyArray_TYPE(logits))
-        call.slices = rows_of(confidence, 1)
+        if with_confidence:
+            confidence = new_slices(logits, cnp.PyArray_TYPE(logits))
+            call.slices = rows_of(confidence, 1)
         launch_call(self._of(logits).predict, &call, logits)
-        if cnp.PyArray_NDIM(index) == 0:
-            return index[()], confidence[()]
-        return index, confidence
+        if with_confidence:
+            return array_or_scalar(index), array_or_scalar(confidence)
+        return array_or_scalar(index)
+
+    def top_k_lane(self, logits, k, axis, log):
+        """`top_k` of a plain array along its last axis; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray values, indices
+        cdef cnp.npy_intp[MAX_NDIM] shape
+        cdef int i, ndim
+        if not begin_rows(&call, logits, axis) or type(k) is not int or type(log) is not bool:
+            return None
+        if not 0 < k <= call.length:
+            return None
+        ndim = cnp.PyArray_NDIM(logits)
+        for i in range(ndim - 1):
+            shape[i] = cnp.PyArray_DIM(logits, i)
+        shape[ndim - 1] = call.k = k
+        values = cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(logits), 0)
+        indices = cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_INTP, 0)
+        call.values = rows_of(values, call.k)
+        call.index = rows_of(indices, call.k)
+        call.log = log
+        launch_call(self._of(logits).top_k, &call, logits)
+        return values, indices
+
+    def softmax_logsumexp_lane(self, x, axis, out):
+        """`softmax_logsumexp` of a plain array along its last axis; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray log_sum
+        if not begin_rows(&call, x, axis):
+            return None
+        if out is None:
+            out = new_like(x)
+        elif not may_receive(out, x):
+            return None
+        log_sum = new_slices(x, cnp.PyArray_TYPE(x))
+        call.out = rows_of(out, call.length)
+        call.slices = rows_of(log_sum, 1)
+        launch_call(self._of(x).softmax_logsumexp, &call, x)
+        return out, array_or_scalar(log_sum)
 
     def cross_entropy_lane(
         self, logits, target, axis, ignore_index, label_smoothing, reduction, with_grad
     ):
-        """The loss of labels along the last axis, and its gradient; None for any other call.
+        """The loss along the last axis, and its gradient; None for any other call.
 
-        The arrays must be plain, the labels classes that are not ignored.
+        The arrays must be plain, labels classes that are not ignored.
         """
         cdef fsm_call call
+        cdef fsm_call_kernel *kernel
         cdef cnp.ndarray losses, grad
         if (
             not begin_rows(&call, logits, axis)
-            or not are_labels(target, logits, ignore_index)
+            or type(ignore_index) is not int
             or type(label_smoothing) is not float
             or not 0 <= label_smoothing <= 1
-            or type(reduction) is not str
-            or reduction not in ("mean", "sum", "none")
+            or not is_reduction(reduction)
         ):
             return None
+        if are_labels(target, logits, ignore_index):
+            kernel = self._of(logits).cross_entropy_labels
+            call.label = rows_of(target, 1)
+        elif is_plain(target) and is_like(target, logits):
+            kernel = self._of(logits).cross_entropy_probabilities
+            call.other = rows_of(target, call.length)
+        else:
+            return None
         losses = new_slices(logits, cnp.PyArray_TYPE(logits))
-        call.label = rows_of(target, 1)
         call.slices = rows_of(losses, 1)
         call.label_smoothing = label_smoothing
         call.scale = 1.0 / call.outer if reduction == "mean" else 1.0
         if with_grad:
-            grad = cnp.PyArray_EMPTY(
-                cnp.PyArray_NDIM(logits), cnp.PyArray_DIMS(logits), cnp.PyArray_TYPE(logits), 0
-            )
+            grad = new_like(logits)
             call.out = rows_of(grad, call.length)
-        launch_call(self._of(logits).cross_entropy_labels, &call, logits)
-        if reduction == "none":
-            loss = losses[()] if cnp.PyArray_NDIM(losses) == 0 else losses
-        else:
-            loss = total(losses) / (<double> call.outer if reduction == "mean" else 1.0)
-            loss = losses.dtype.type(loss)
+        launch_call(kernel, &call, logits)
+        loss = reduced(losses, reduction)
         return (loss, grad) if with_grad else loss
+
+    def nll_loss_lane(self, log_probs, target, axis, ignore_index, reduction):
+        """`nll_loss` of a plain array along its last axis; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray losses
+        if (
+            not begin_rows(&call, log_probs, axis)
+            or not are_labels(target, log_probs, ignore_index)
+            or not is_reduction(reduction)
+        ):
+            return None
+        losses = new_slices(log_probs, cnp.PyArray_TYPE(log_probs))
+        call.label = rows_of(target, 1)
+        if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
+            negate_at(<const float *> call.x.data, &call, <float *> cnp.PyArray_DATA(losses))
+        else:
+            negate_at(<const double *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses))
+        return reduced(losses, reduction)
+
+    def softmax_grad_hess_lane(self, logits, target, factor):
+        """`softmax_grad_hess` of plain arrays without weights; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray grad, hess
+        if (
+            not begin_rows(&call, logits, -1)
+            or cnp.PyArray_NDIM(logits) != 2
+            or not are_labels(target, logits, -1)
+        ):
+            return None
+        if factor is None:
+            call.scale = 1
+        elif type(factor) is float and 0 < factor < np.inf:
+            call.scale = factor
+        else:
+            return None
+        grad, hess = new_like(logits), new_like(logits)
+        call.label = rows_of(target, 1)
+        call.out = rows_of(grad, call.length)
+        call.hess = rows_of(hess, call.length)
+        launch_call(self._of(logits).softmax_grad_hess, &call, logits)
+        return grad, hess
 
     def softmax_backward_lane(self, grad, y, axis, out):
         """`softmax_backward` of plain arrays along their last axis; None for any other call."""
@@ -311,9 +389,7 @@ cdef class Kernels:
         if not begin_rows(&call, y, axis) or not is_plain(grad) or not is_like(grad, y):
             return None
         if out is None:
-            out = cnp.PyArray_EMPTY(
-                cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(y), 0
-            )
+            out = new_like(y)
         elif not may_receive(out, y) or not may_receive(out, grad):
             return None
         call.other = rows_of(grad, call.length)
@@ -610,6 +686,15 @@ cdef cnp.ndarray new_slices(cnp.ndarray x, int dtype):
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - 1, cnp.PyArray_DIMS(x), dtype, 0)
 
 
+cdef cnp.ndarray new_like(cnp.ndarray x):
+    """A new contiguous array of the shape and dtype of x."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+
+
+cdef array_or_scalar(cnp.ndarray result):
+    return result[()] if cnp.PyArray_NDIM(result) == 0 else result
+
+
 cdef bint are_labels(target, cnp.ndarray logits, ignore_index):
     """Whether target is a plain array of labels, all of them classes and none to be ignored."""
     cdef cnp.ndarray labels
@@ -637,6 +722,28 @@ cdef bint are_labels(target, cnp.ndarray logits, ignore_index):
         if not 0 <= label[i] < classes or label[i] == ignored:
             return False
     return True
+
+
+cdef bint is_reduction(reduction):
+    return type(reduction) is str and reduction in ("mean", "sum", "none")
+
+
+cdef reduced(cnp.ndarray losses, reduction):
+    """The losses of a contiguous array, or their sum or mean."""
+    if reduction == "none":
+        return array_or_scalar(losses)
+    loss = total(losses) / (<double> cnp.PyArray_SIZE(losses) if reduction == "mean" else 1.0)
+    return losses.dtype.type(loss)
+
+
+cdef void negate_at(
+    const real *rows, fsm_call *call, real *result
+) noexcept:
+    """The element of each row that its label names, negated."""
+    cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
+    cdef size_t i
+    for i in range(call.outer):
+        result[i] = 0 - rows[i * call.length + label[i]]
 
 
 cdef double total(cnp.ndarray values):

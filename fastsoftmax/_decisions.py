@@ -177,6 +177,9 @@ class Decisions(Front):
         if workers is not None:
             with _workers.set_workers(workers):
                 return self.top_k(logits, k, axis, log=log)
+        quick = self._kernels.top_k_lane(logits, k, axis, log)
+        if quick is not None:
+            return quick
         array, natural, axis = _one_axis(logits, axis)
         k = _arguments.as_count("k", k, 0, array.shape[axis])
         work = _arguments.work_dtype(natural, natural)

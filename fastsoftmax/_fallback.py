@@ -155,6 +155,12 @@ class Kernels(_fallback_losses.Kernels):
     def predict_lane(self, logits: object, axis: object, with_confidence: object) -> None:
         return None
 
+    def top_k_lane(self, logits: object, k: object, axis: object, log: object) -> None:
+        return None
+
+    def softmax_logsumexp_lane(self, x: object, axis: object, out: object) -> None:
+        return None
+
     def cross_entropy_lane(
         self,
         logits: object,
@@ -165,6 +171,19 @@ class Kernels(_fallback_losses.Kernels):
         reduction: object,
         with_grad: object,
     ) -> None:
+        return None
+
+    def nll_loss_lane(
+        self,
+        log_probs: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+    ) -> None:
+        return None
+
+    def softmax_grad_hess_lane(self, logits: object, target: object, factor: object) -> None:
         return None
 
     def softmax_backward_lane(self, grad: object, y: object, axis: object, out: object) -> None:

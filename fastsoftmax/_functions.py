@@ -387,6 +387,10 @@ class Functions(Decisions, Losses):
         if workers is not None:
             with _workers.set_workers(workers):
                 return self.softmax_logsumexp(x, axis, where=where, dtype=dtype, out=out)
+        if where is None and dtype is None:
+            quick = self._kernels.softmax_logsumexp_lane(x, axis, out)
+            if quick is not None:
+                return quick
         logits = _arguments.as_array("x", x)
         natural = _arguments.real_dtype("x", logits.dtype)
         axes = _arguments.as_axes(axis, logits.ndim)

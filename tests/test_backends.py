@@ -229,11 +229,16 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
     grad = PLAIN if out is None else np.ones_like(PLAIN)
     assert kernels.softmax_backward_lane(grad, x, axis, out) is None
     assert kernels.log_softmax_backward_lane(grad, x, axis, out) is None
+    assert kernels.softmax_logsumexp_lane(x, axis, out) is None
     if out is None:
         labels = np.zeros(3, np.int64)
         assert case in SOON_PLAIN or quick(kernels, "logsumexp")(x, axis) is LEFT
         assert kernels.predict_lane(x, axis, True) is None
-        assert kernels.cross_entropy_lane(x, labels, axis, -100, 0.0, "mean", False) is None
+        assert kernels.top_k_lane(x, 2, axis, False) is None
+        for target in labels, x:
+            assert kernels.cross_entropy_lane(x, target, axis, -100, 0.0, "mean", False) is None
+        assert kernels.nll_loss_lane(x, labels, axis, -100, "mean") is None
+        assert x is PLAIN or kernels.softmax_grad_hess_lane(x, labels, 1.0) is None
     else:
         np.testing.assert_array_equal(out, before)
 
@@ -436,11 +441,49 @@ def test_the_lane_of_a_loss_leaves_labels_that_are_not_plain(kernels, case):
     for with_grad in (False, True):
         got = kernels.cross_entropy_lane(PLAIN, target, -1, ignored, 0.0, reduction, with_grad)
         assert got is None
+    assert kernels.nll_loss_lane(PLAIN, target, -1, ignored, reduction) is None
+    if target is not LABELS:
+        assert kernels.softmax_grad_hess_lane(PLAIN, target, None) is None
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, 1, None])
 def test_the_lane_of_a_loss_leaves_smoothing_that_is_no_part(kernels, smoothing):
-    assert kernels.cross_entropy_lane(PLAIN, LABELS, -1, -100, smoothing, "mean", False) is None
+    for target in LABELS, PLAIN:
+        assert kernels.cross_entropy_lane(PLAIN, target, -1, -100, smoothing, "mean", False) is None
+
+
+@pytest.mark.parametrize(
+    "target",
+    [PLAIN[:2].copy(), PLAIN[0].copy(), PLAIN.astype(np.float32), np.asfortranarray(PLAIN)],
+    ids=["another shape", "another dimension", "another dtype", "Fortran order"],
+)
+def test_the_lane_of_a_loss_leaves_probabilities_that_are_not_plain(kernels, target):
+    assert kernels.cross_entropy_lane(PLAIN, target, -1, -100, 0.0, "mean", True) is None
+
+
+@pytest.mark.parametrize("k", [0, -1, 5, 10**30, 2.0, True, None])
+def test_the_lane_of_the_largest_leaves_a_count_that_is_none(kernels, k):
+    assert kernels.top_k_lane(PLAIN, k, -1, False) is None
+
+
+def test_the_lane_of_the_largest_leaves_a_log_that_is_no_bool(kernels):
+    assert kernels.top_k_lane(PLAIN, 2, -1, 1) is None
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, np.inf, np.nan, 2, np.float64(2), "2"])
+def test_the_lane_of_second_derivatives_leaves_a_factor_that_is_none(kernels, factor):
+    assert kernels.softmax_grad_hess_lane(PLAIN, LABELS, factor) is None
+
+
+def test_the_lane_of_second_derivatives_leaves_what_has_not_two_dimensions(kernels):
+    assert kernels.softmax_grad_hess_lane(PLAIN[0].copy(), np.array(1), None) is None
+    assert kernels.softmax_grad_hess_lane(PLAIN[np.newaxis], LABELS[np.newaxis], None) is None
+
+
+def assert_all_identical(got, wanted):
+    for one, other in zip(got, wanted, strict=True):
+        assert type(one) is type(other)
+        assert_identical(one, other)
 
 
 @pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
@@ -454,22 +497,39 @@ def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name,
     for x, labels in (of_cube, (cube[0], LABELS), (cube[0, 0], np.array(7))):
         wide = np.zeros((*x.shape[:-1], 51), dtype)[..., :-1]
         wide[...] = x  # and so not plain
-        for got, wanted in zip(
-            kernels.predict_lane(x, -1, True),
-            functions.predict(wide, return_confidence=True),
-            strict=True,
+        assert_all_identical(
+            kernels.predict_lane(x, -1, True), functions.predict(wide, return_confidence=True)
+        )
+        for k, log in itertools.product((1, 3, 50), (False, True)):
+            assert_all_identical(
+                kernels.top_k_lane(x, k, -1, log), functions.top_k(wide, k, log=log)
+            )
+        targets = labels, functions.softmax(wide, -1)
+        for target, reduction, smoothing in itertools.product(
+            targets, ("mean", "sum", "none"), (0.0, 0.1)
         ):
-            assert type(got) is type(wanted)
-            np.testing.assert_array_equal(got, wanted)
-        for reduction, smoothing in itertools.product(("mean", "sum", "none"), (0.0, 0.1)):
             options = {"label_smoothing": smoothing, "reduction": reduction}
-            for got, wanted in zip(
-                kernels.cross_entropy_lane(x, labels, x.ndim - 1, -100, *options.values(), True),
-                functions.cross_entropy(wide, labels, **options, return_grad=True),
-                strict=True,
-            ):
-                assert type(got) is type(wanted)
-                np.testing.assert_array_equal(got, wanted)
+            plain = np.array(target, order="C")
+            assert_all_identical(
+                kernels.cross_entropy_lane(x, plain, x.ndim - 1, -100, *options.values(), True),
+                functions.cross_entropy(wide, target, **options, return_grad=True),
+            )
+        for reduction in ("mean", "sum", "none"):
+            got = kernels.nll_loss_lane(x, labels, -1, -100, reduction)
+            wanted = functions.nll_loss(wide, labels, reduction=reduction)
+            assert_all_identical([got], [wanted])
+        if x.ndim == 2:
+            for factor in (None, 2.5):
+                assert_all_identical(
+                    kernels.softmax_grad_hess_lane(x, labels, factor),
+                    functions.softmax_grad_hess(wide, labels, factor=factor),
+                )
+        wanted = functions.softmax_logsumexp(wide)
+        assert_all_identical(kernels.softmax_logsumexp_lane(x, -1, None), wanted)
+        for source, out in ((x, np.zeros_like(x)), [x.copy()] * 2):
+            got = kernels.softmax_logsumexp_lane(source, -1, out)
+            assert got[0] is out
+            assert_all_identical(got, wanted)
         grad = np.ones_like(x)
         for function in ("softmax_backward", "log_softmax_backward"):
             wanted = getattr(functions, function)(grad, wide)
