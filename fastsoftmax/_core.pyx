@@ -307,6 +307,7 @@ cdef class Kernels:
         cdef fsm_call call
         cdef fsm_call_kernel *kernel
         cdef cnp.ndarray losses, grad
+        target = plain_labels(target)
         if (
             not begin_rows(&call, logits, axis)
             or type(ignore_index) is not int
@@ -338,6 +339,7 @@ cdef class Kernels:
         """`nll_loss` of a plain array along its last axis; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray losses
+        target = plain_labels(target)
         if (
             not begin_rows(&call, log_probs, axis)
             or not are_labels(target, log_probs, ignore_index)
@@ -356,6 +358,7 @@ cdef class Kernels:
         """`softmax_grad_hess` of plain arrays without weights; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray grad, hess
+        target = plain_labels(target)
         if (
             not begin_rows(&call, logits, -1)
             or cnp.PyArray_NDIM(logits) != 2
@@ -693,6 +696,18 @@ cdef cnp.ndarray new_like(cnp.ndarray x):
 
 cdef array_or_scalar(cnp.ndarray result):
     return result[()] if cnp.PyArray_NDIM(result) == 0 else result
+
+
+cdef plain_labels(target):
+    """Integers that int64 holds as a plain array of them; anything else as it is."""
+    cdef cnp.ndarray a
+    target = array_of_list(target)
+    if not cnp.PyArray_CheckExact(target):
+        return target
+    a = <cnp.ndarray> target
+    if not cnp.PyArray_ISINTEGER(a) or (cnp.PyArray_ISUNSIGNED(a) and cnp.PyArray_ITEMSIZE(a) > 4):
+        return target
+    return cnp.PyArray_FROM_OTF(a, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO)
 
 
 cdef bint are_labels(target, cnp.ndarray logits, ignore_index):

@@ -419,10 +419,19 @@ def test_the_functions_show_what_they_take_and_what_they_do(api):
 
 
 LABELS = np.array([0, 3, 1])
+SOON_PLAIN_LABELS = {
+    "a list": [0, 3, 1],
+    "of 32 bits": LABELS.astype(np.int32),
+    "without a sign": LABELS.astype(np.uint8),
+    "of the other byte order": LABELS.astype(LABELS.dtype.newbyteorder()),
+    "not contiguous": np.repeat(LABELS, 2)[::2],
+    "not aligned": np.frombuffer(b"\0" + LABELS.tobytes(), np.uint8)[1:].view(np.int64),
+}
 NOT_PLAIN_LABELS = {
-    "a list": ([0, 3, 1], -100, "mean"),
-    "of 32 bits": (LABELS.astype(np.int32), -100, "mean"),
-    "not contiguous": (np.repeat(LABELS, 2)[::2], -100, "mean"),
+    "a tuple": ((0, 3, 1), -100, "mean"),
+    "a list of other things": ([0, 3, None], -100, "mean"),
+    "bools": (LABELS > 0, -100, "mean"),
+    "of 64 bits without a sign": (LABELS.astype(np.uint64), -100, "mean"),
     "another shape": (LABELS[:2], -100, "mean"),
     "another dimension": (LABELS[:, np.newaxis], -100, "mean"),
     "a label too large": (LABELS + 1, -100, "mean"),
@@ -433,6 +442,23 @@ NOT_PLAIN_LABELS = {
     "a reduction that does not exist": (LABELS, -100, "median"),
     "a reduction that is no string": (LABELS, -100, None),
 }
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("case", SOON_PLAIN_LABELS)
+def test_the_lanes_of_losses_take_labels_that_are_soon_plain(name, case):
+    kernels, target = _backend.get(name), SOON_PLAIN_LABELS[case]
+
+    def results(labels):
+        return (
+            *kernels.cross_entropy_lane(PLAIN, labels, -1, -100, 0.0, "none", True),
+            kernels.nll_loss_lane(PLAIN, labels, -1, -100, "none"),
+            *kernels.softmax_grad_hess_lane(PLAIN, labels, None),
+        )
+
+    assert_all_identical(results(target), results(LABELS))
+    np.testing.assert_array_equal(target, LABELS)
 
 
 @pytest.mark.parametrize("case", NOT_PLAIN_LABELS)
