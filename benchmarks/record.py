@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
 def machine_in_words(machine: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     return (
-        f"Measured on {machine['date']}: {machine['processor']} ({machine['cores']} cores), "
+        f"Measured on {machine['date']}: {machine['processor']}, {machine['cores']} cores, "
         f"{machine['system']}, Python {machine['python']}, {libraries}."
     )
 
@@ -63,12 +63,13 @@ def put(document: str, block: str, lines: Iterable[str]) -> None:
 
 
 def _processor() -> str:
+    """Its name, and the numbers that tell apart those that share it."""
     try:
         with open("/proc/cpuinfo", encoding="ascii") as file:
-            return next(
-                line.split(":")[1].strip() for line in file if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
+            lines = [line.partition(":") for line in file.read().partition("\n\n")[0].splitlines()]
+        about = {name.strip(): value.strip() for name, _, value in lines}
+        return f"{about['model name']} (family {about['cpu family']}, model {about['model']})"
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
 
 

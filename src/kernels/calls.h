@@ -148,7 +148,7 @@ FSM_INLINE void call_groups(const fsm_call *c, group_kernel *kernel, const bool 
   if (!masked && is_short(c->length, c->outer))
     for_each_short_group(&s, c, kernel);
   else
-    for_each_group_if(&s, c, kernel, false, masked);
+    for_each_group_if(&s, c, kernel, c->out.data ? WRITTEN : READ, masked);
 }
 
 /* What a call has one of for each row. */

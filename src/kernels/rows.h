@@ -320,15 +320,20 @@ static inline storage *group_out(const group *g, size_t k) {
 
 enum {
   GROUP_BYTES = 1 << 14, /* what the first-level cache keeps of a group between passes */
+  READ_BYTES = 1 << 16,  /* what the second-level cache keeps of one that is not written */
   SCRATCH = GROUP_BYTES / sizeof(real), /* elements of a group, or of one row that fits */
   SHORTEST_FETCHED_ROW = 3 << 12,       /* in bytes; the processor sees the next of shorter ones */
 };
 
+/* What becomes of the rows of a group: they are read, or written too, or that past the caches. */
+typedef enum { READ, WRITTEN, STREAMED } group_use;
+
 /* If their terms are kept in scratch, each row begins at a whole block. */
-static inline size_t rows_in_group(size_t length, bool in_scratch) {
-  size_t block = ROW_BLOCK * LANES,
+static inline size_t rows_in_group(size_t length, group_use use) {
+  bool in_scratch = use == STREAMED || (use == WRITTEN && !KEEPS_TERMS);
+  size_t block = ROW_BLOCK * LANES, most = (use == READ ? READ_BYTES : GROUP_BYTES) / sizeof(real),
          step = in_scratch ? (length + block - 1) / block * block : length;
-  size_t count = step > 0 ? SCRATCH / step : LANES;
+  size_t count = step > 0 ? most / step : LANES;
   return count > LANES ? LANES : count < 1 ? 1 : count;
 }
 
@@ -559,9 +564,9 @@ FSM_INLINE void logsumexp_group(group *g, const tempering *t, const bool masked)
 }
 
 FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, group_kernel *kernel,
-                                  const bool streams, const bool masked) {
+                                  const group_use use, const bool masked) {
   bool is_far = array_bytes(s) > fsm_cpu_cache_sizes().last / 3;
-  size_t most = is_far && !streams ? 1 : rows_in_group(s->length, !KEEPS_TERMS || streams);
+  size_t most = is_far && use != STREAMED ? 1 : rows_in_group(s->length, use);
   tempering t = untempered();
   real maxima[2][LANES] = {{0}};
   group g;
@@ -588,15 +593,15 @@ FSM_INLINE void for_each_group_if(const fsm_slices *s, const fsm_call *call, gro
   }
 }
 
-FSM_INLINE void for_each_group(const fsm_slices *s, group_kernel *kernel) {
+FSM_INLINE void for_each_group(const fsm_slices *s, group_kernel *kernel, const group_use use) {
   if (s->where)
-    for_each_group_if(s, NULL, kernel, false, true);
+    for_each_group_if(s, NULL, kernel, use, true);
   else
-    for_each_group_if(s, NULL, kernel, false, false);
+    for_each_group_if(s, NULL, kernel, use, false);
 }
 
-static void softmax_rows(const fsm_slices *s) { for_each_group(s, softmax_group); }
-static void log_softmax_rows(const fsm_slices *s) { for_each_group(s, log_softmax_group); }
-static void logsumexp_rows(const fsm_slices *s) { for_each_group(s, logsumexp_group); }
+static void softmax_rows(const fsm_slices *s) { for_each_group(s, softmax_group, WRITTEN); }
+static void log_softmax_rows(const fsm_slices *s) { for_each_group(s, log_softmax_group, WRITTEN); }
+static void logsumexp_rows(const fsm_slices *s) { for_each_group(s, logsumexp_group, READ); }
 
 #endif

@@ -74,7 +74,7 @@ FSM_INLINE void log_softmax_streamed_group(group *g, const tempering *t, const b
 }
 
 FSM_INLINE void stream_groups(const fsm_slices *s, group_kernel *kernel) {
-  for_each_group_if(s, NULL, kernel, true, false);
+  for_each_group_if(s, NULL, kernel, STREAMED, false);
   v_finish_streams();
 }
 
@@ -107,7 +107,7 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
 /* False if there is no memory for the terms. */
 static bool softmax_streams(const fsm_slices *s) {
   if (!worth_streaming(s) || !KEEPS_TERMS) return false;
-  if (rows_in_group(s->length, true) > 1) {
+  if (rows_in_group(s->length, STREAMED) > 1) {
     stream_groups(s, softmax_streamed_group);
     return true;
   }
@@ -122,7 +122,7 @@ static bool softmax_streams(const fsm_slices *s) {
 
 static bool log_softmax_streams(const fsm_slices *s) {
   if (!worth_streaming(s)) return false;
-  if (rows_in_group(s->length, true) > 1)
+  if (rows_in_group(s->length, STREAMED) > 1)
     stream_groups(s, log_softmax_streamed_group);
   else
     streamed_rows(s, (storage *[]){NULL, NULL}, true);
