@@ -33,7 +33,7 @@ typedef struct {
 
 FSM_INLINE vec softmax_gradient_at(const softmax_gradient *g, size_t i, size_t width) {
   vec y = load_or_0(g->s->x.x, i, width), grad = load_or_0(g->s->other, i, width);
-  return v_mul(y, v_sub(grad, g->inner));
+  return v_mul_small(y, v_sub(grad, g->inner));
 }
 FSM_INLINE void softmax_gradient_step(vec *result, const void *work, size_t i, const size_t count) {
   for (size_t k = 0; k < count; k++) result[k] = softmax_gradient_at(work, i + k * LANES, LANES);
@@ -94,7 +94,8 @@ FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradient
   exp_terms(term, log_y, &g->frame, count);
   vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
-    vec y = v_mul(v_sub(v_stored(exp_term_value(&term[k])), g->frame.floor_term), g->scale);
+    vec value = v_sub(v_stored(exp_term_value(&term[k])), g->frame.floor_term);
+    vec y = v_mul_small(value, g->scale);
     result[k] = v_mul_add(y, g->minus_total, grad[k]);
     largest = v_max(log_y[k], largest);
   }

@@ -282,13 +282,12 @@ static void sum_terms_for_log(tile *t) { find_sums(t, false); }
 
 FSM_INLINE void nan_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
                          size_t width, const bool masked) {
-  vec has_nan = t->has_nan[v];
+  vec x[BLOCK];
   for (size_t k = 0; k < rows; k++) {
     line s = tile_row(p, p->x, p->x_stride, row + k);
-    vec x = line_load(&s, v * LANES, width, masked);
-    has_nan = v_select(v_unordered(x, x), v_set1(1), has_nan);
+    x[k] = line_load(&s, v * LANES, width, masked);
   }
-  t->has_nan[v] = has_nan;
+  t->has_nan[v] = v_select(nan_among(x, rows), v_set1(1), t->has_nan[v]);
 }
 
 static void find_nan(tile *t) {

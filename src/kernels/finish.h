@@ -20,11 +20,11 @@ FSM_INLINE dvec log_of_pair(dvec hi, dvec lo) {
   dvec k_exponent = d_bits_left(k_bits, 52);
   dvec power = d_bits_sub(d_set1(1), k_exponent); /* 2^-k */
   dvec f = d_mul_add(lo, power, d_sub(d_bits_sub(hi, k_exponent), d_set1(1)));
-  dvec s = d_div(f, d_add(d_set1(2), f)), z = d_mul(s, s);
+  dvec s = d_div(f, d_add(d_set1(2), f)), z = d_mul_small(s, s);
   enum { DEGREE = sizeof c / sizeof c[0] - 1 };
   dvec p = d_set1(c[DEGREE]);
   for (int j = DEGREE - 1; j >= 0; j--) p = d_mul_add(p, z, d_set1(c[j]));
-  dvec half_square = d_mul(d_set1(0.5), d_mul(f, f));
+  dvec half_square = d_mul_small(d_mul(d_set1(0.5), f), f);
   dvec tail = d_mul_add(s, d_mul_add(z, p, half_square), d_mul(k, d_set1(LOG_2_LO)));
   return d_mul_add(k, d_set1(LOG_2_HI), d_sub(f, d_sub(half_square, tail)));
 }
@@ -126,7 +126,7 @@ FSM_INLINE share_frame share_frame_of(const wide *sum, vec max, const exp_frame 
  * without, but many processors take their time to find that out. */
 FSM_INLINE vec share(vec term, const share_frame *f) {
   vec value = v_sub(term, f->floor);
-  return v_fma(value, f->scale.hi, v_mul(value, f->scale.lo));
+  return v_fma(value, f->scale.hi, v_mul_small(value, f->scale.lo));
 }
 
 /* What log-softmax's last pass takes: (x - max)*inverse - log_sum. */

@@ -47,7 +47,7 @@ FSM_INLINE doubles terms_at(const storage *terms, size_t i, size_t width, const 
 
 FSM_INLINE void scale_twice(const line *terms, storage *out, size_t i, size_t width,
                             const share_frame *f, vec power) {
-  vec y = v_mul(share(line_load(terms, i, width, false), f), power);
+  vec y = v_mul_small(share(line_load(terms, i, width, false), f), power);
   line_store(terms, out, i, width, y, 0, false);
 }
 

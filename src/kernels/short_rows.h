@@ -162,9 +162,10 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch
 /* Which rows have NaN. */
 FSM_APART mask batch_nan(const batch *b) {
   mask nan = v_unordered(v_set1(0), v_set1(0));
-  for (size_t i = 0; i < b->first.length; i++) {
-    vec x = v_load_real(b->columns[i]);
-    nan = v_or(nan, v_unordered(x, x));
+  for (size_t i = 0; i < b->first.length; i += COLUMNS_AT_ONCE) {
+    vec x[COLUMNS_AT_ONCE];
+    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) x[k] = v_load_real(b->columns[i + k]);
+    nan = v_or(nan, nan_among(x, COLUMNS_AT_ONCE));
   }
   return nan;
 }

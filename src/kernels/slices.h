@@ -44,17 +44,24 @@ FSM_INLINE void line_store(const line *s, storage *out, size_t i, size_t count, 
     v_store_part(out + i, count, y);
 }
 
+/* Which lanes of `count` vectors, 1 or an even number, hold a NaN. */
+FSM_INLINE mask nan_among(const vec *x, const size_t count) {
+  mask nan = v_unordered(x[0], x[count - 1]);
+  for (size_t k = 1; k + 1 < count; k += 2) nan = v_or(nan, v_unordered(x[k], x[k + 1]));
+  return nan;
+}
+
 /* Whether an element that takes part is NaN. */
 FSM_INLINE bool has_nan(const line *s, const bool masked) {
   size_t i = 0, length = s->length;
   for (; i + 4 * LANES <= length; i += 4 * LANES) {
     vec x[4];
     for (size_t k = 0; k < 4; k++) x[k] = line_load(s, i + k * LANES, LANES, masked);
-    if (v_count_true(v_or(v_unordered(x[0], x[1]), v_unordered(x[2], x[3])))) return true;
+    if (v_count_true(nan_among(x, 4))) return true;
   }
   for (; i < length; i += LANES) {
     vec x = line_load(s, i, length - i < LANES ? length - i : LANES, masked);
-    if (v_count_true(v_unordered(x, x))) return true;
+    if (v_count_true(nan_among(&x, 1))) return true;
   }
   return false;
 }
@@ -80,15 +87,11 @@ FSM_INLINE vec finite_or_0(vec max) {
 }
 
 /* The log_of_sum of slices, of which some have a maximum that is not finite. */
-FSM_APART doubles log_of_nonfinite_sums(doubles log_sum, vec max, mask nan) {
-  real maxima[LANES], instead[LANES];
-  double logs[LANES];
-  v_store_real(maxima, max);
-  v_store_real(instead, v_select(nan, v_set1((real)NAN), v_set1(0)));
-  doubles_store(log_sum, logs);
-  for (size_t k = 0; k < LANES; k++)
-    if (!is_finite(maxima[k])) logs[k] = (double)instead[k];
-  return doubles_load(logs);
+FSM_INLINE doubles log_of_nonfinite_sums(doubles log_sum, vec max, mask nan) {
+  const doubles instead = widen(v_select(nan, v_set1((real)NAN), v_set1(0)));
+  for (int p = 0; p < PARTS; p++)
+    log_sum.part[p] = v_select_part(v_finite(max), p, log_sum.part[p], instead.part[p]);
+  return log_sum;
 }
 
 /* Of the array, of which other threads may have the rest. */

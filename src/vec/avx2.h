@@ -207,6 +207,10 @@ static inline mask v_unordered(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_U
 static inline mask v_or(mask a, mask b) { return _mm256_or_ps(a, b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_ps(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
+static inline dvec v_select_part(mask m, int part, dvec a, dvec b) {
+  __m128 half = part == 0 ? _mm256_castps256_ps128(m) : _mm256_extractf128_ps(m, 1);
+  return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(_mm256_cvtepi32_epi64(_mm_castps_si128(half))));
+}
 static inline bool v_all(mask m) { return _mm256_movemask_ps(m) == 0xff; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)load_bytes(p, n)));
@@ -352,6 +356,9 @@ static inline mask v_unordered(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_U
 static inline mask v_or(mask a, mask b) { return _mm256_or_pd(a, b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm256_andnot_pd(m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
+static inline dvec v_select_part(mask m, int part, dvec a, dvec b) {
+  return (void)part, v_select(m, a, b);
+}
 static inline bool v_all(mask m) { return _mm256_movemask_pd(m) == 0xf; }
 static inline void v_stream(storage *p, vec a) { _mm256_stream_pd(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {

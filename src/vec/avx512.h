@@ -147,6 +147,9 @@ static inline mask v_unordered(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _
 static inline mask v_or(mask a, mask b) { return (mask)(a | b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_ps((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_ps(b, m, a); }
+static inline dvec v_select_part(mask m, int part, dvec a, dvec b) {
+  return _mm512_mask_mov_pd(b, (__mmask8)(m >> part * DOUBLE_LANES), a);
+}
 static inline bool v_all(mask m) { return m == 0xffff; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {
   __m128i bytes = _mm_maskz_loadu_epi8(lanes_below(n), p);
@@ -288,6 +291,9 @@ static inline mask v_unordered(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _
 static inline mask v_or(mask a, mask b) { return (mask)(a | b); }
 static inline vec v_zero_where(mask m, vec a) { return _mm512_maskz_mov_pd((mask)~m, a); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_mov_pd(b, m, a); }
+static inline dvec v_select_part(mask m, int part, dvec a, dvec b) {
+  return (void)part, v_select(m, a, b);
+}
 static inline bool v_all(mask m) { return m == 0xff; }
 static inline void v_stream(storage *p, vec a) { _mm512_stream_pd(p, a); }
 static inline mask v_load_mask(const unsigned char *p, size_t n) {

@@ -97,6 +97,8 @@ static inline mask v_unordered(vec a, vec b) { return a != a || b != b; }
 static inline mask v_or(mask a, mask b) { return a || b; }
 static inline vec v_zero_where(mask m, vec a) { return m ? 0 : a; }
 static inline vec v_select(mask m, vec a, vec b) { return m ? a : b; }
+/* Of the doubles that are part `part` of a vec. */
+static inline dvec v_select_part(mask m, int part, dvec a, dvec b) { return (void)part, m ? a : b; }
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }
 static inline bool v_all(mask m) { return m; }
 
