@@ -244,6 +244,24 @@ def test_infinities_and_nan_in_some_of_many_slices(api, dtype, slices, length, m
         np.testing.assert_allclose(got.reshape(-1), [one[2] for one in wanted], **tolerance)
 
 
+@pytest.mark.parametrize("finite", [None, 0, -1], ids=["none", "the first", "the last"])
+@pytest.mark.parametrize("columns", [1, 5, 20, 49, 300])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64], ids=lambda d: d.__name__)
+def test_columns_of_which_at_most_one_has_a_finite_maximum(api, dtype, columns, finite):
+    """The others have an inf, a NaN, or nothing but -inf."""
+    x = np.full((2, 40, columns), -INF, dtype)
+    x[:, 7, 0::3], x[:, 9, 1::3] = NAN, INF
+    logsumexp = np.broadcast_to(np.resize([NAN, INF, -INF], columns), (2, columns)).copy()
+    if finite is not None:
+        x[:, :, finite] = np.linspace(-3, 3, 40)
+        logsumexp[:, finite] = np.log(np.sum(np.exp(x[0, :, finite].astype(np.longdouble))))
+    with np.errstate(invalid="ignore"):
+        log_softmax = x - logsumexp[:, None, :]
+    tolerance = 3 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(api.logsumexp(x, axis=1), logsumexp, rtol=tolerance)
+    np.testing.assert_allclose(api.log_softmax(x, axis=1), log_softmax, rtol=tolerance)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 def test_the_largest_numbers_do_not_overflow(api, dtype):
     largest = np.array(ml_dtypes.finfo(dtype).max, dtype)

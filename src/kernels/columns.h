@@ -249,6 +249,25 @@ static void find_maxima(tile *t) {
   fold_largest(t, t->max);
 }
 
+/* A bit for each column of vector v; lanes past the last may hold anything. */
+static inline uint64_t columns_of(const tile *t, size_t v) {
+  return ((uint64_t)1 << tile_width(t, v)) - 1;
+}
+static inline uint64_t columns_with_finite_max(const tile *t, size_t v) {
+  return columns_of(t, v) & v_bits(v_finite(t->max[v]));
+}
+static bool all_maxima_are_finite(const tile *t) {
+  bool all = true;
+  for (size_t v = 0; v < folded_vectors(t); v++)
+    all &= columns_with_finite_max(t, v) == columns_of(t, v);
+  return all;
+}
+static bool no_maximum_is_finite(const tile *t) {
+  bool none = true;
+  for (size_t v = 0; v < folded_vectors(t); v++) none &= columns_with_finite_max(t, v) == 0;
+  return none;
+}
+
 /* The frames that follow from the maxima. */
 static void find_frames(tile *t) {
   t->is_shifted = false;
@@ -278,7 +297,14 @@ FSM_INLINE void find_sums(tile *t, const bool stores) {
 }
 
 static void store_terms(tile *t) { find_sums(t, true); }
-static void sum_terms_for_log(tile *t) { find_sums(t, false); }
+
+/* Of a column without a finite maximum, the sum is of no use: see log_of_nonfinite_sums. */
+static void sum_terms_for_log(tile *t) {
+  if (no_maximum_is_finite(t))
+    for (size_t v = 0; v < t->vectors; v++) t->sum[v] = (term_sum){doubles_set1(0), wide_zero()};
+  else
+    find_sums(t, false);
+}
 
 FSM_INLINE void nan_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
                          size_t width, const bool masked) {
@@ -306,18 +332,8 @@ static void know_shares_of_tile(tile *t) {
     t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], &t->frame[v]);
 }
 
-/* Whether the maxima of all columns are finite; lanes past the last may hold anything. */
-static bool maxima_are_finite(const tile *t) {
-  bool finite = true;
-  for (size_t v = 0; v < folded_vectors(t); v++) {
-    uint64_t columns = ((uint64_t)1 << tile_width(t, v)) - 1;
-    finite &= (columns & ~v_bits(v_finite(t->max[v]))) == 0;
-  }
-  return finite;
-}
-
 static void know_logs(tile *t) {
-  const bool finite = maxima_are_finite(t);
+  const bool finite = all_maxima_are_finite(t);
   if (!finite) find_nan(t);
   for (size_t v = 0; v < folded_vectors(t); v++) {
     vec max = t->max[v];
