@@ -26,7 +26,7 @@ typedef struct batch {
   line first;
   ptrdiff_t stride, where_stride; /* from one row to the next */
   size_t count;
-  real columns[SHORT][LANES];
+  _Alignas(LANES * sizeof(real)) real columns[SHORT][LANES];
 } batch;
 
 static inline line batch_row(const batch *b, size_t k) {
