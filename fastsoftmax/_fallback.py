@@ -152,12 +152,47 @@ class Kernels(_fallback_losses.Kernels):
     def quick(self, general: Callable[..., Any]) -> Callable[..., Any]:
         return general
 
-    def _leave(self, *arguments: object, **options: object) -> None:
+    def predict_lane(self, logits: object, axis: object, with_confidence: object) -> None:
         return None
 
-    predict_lane = top_k_lane = softmax_logsumexp_lane = _leave
-    cross_entropy_lane = nll_loss_lane = softmax_grad_hess_lane = _leave
-    softmax_backward_lane = log_softmax_backward_lane = _leave
+    def top_k_lane(self, logits: object, k: object, axis: object, log: object) -> None:
+        return None
+
+    def softmax_logsumexp_lane(self, x: object, axis: object, out: object) -> None:
+        return None
+
+    def cross_entropy_lane(
+        self,
+        logits: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        label_smoothing: object,
+        reduction: object,
+        with_grad: object,
+    ) -> None:
+        return None
+
+    def nll_loss_lane(
+        self,
+        log_probs: object,
+        target: object,
+        axis: object,
+        ignore_index: object,
+        reduction: object,
+    ) -> None:
+        return None
+
+    def softmax_grad_hess_lane(self, logits: object, target: object, factor: object) -> None:
+        return None
+
+    def softmax_backward_lane(self, grad: object, y: object, axis: object, out: object) -> None:
+        return None
+
+    def log_softmax_backward_lane(
+        self, grad: object, log_y: object, axis: object, out: object
+    ) -> None:
+        return None
 
 
 def _largest(x: Array, k: int) -> NDArray[np.intp]:
