@@ -99,8 +99,8 @@ static const uint32_t TABLE[] = {0x006bf411, 0x0070a78d, 0x006c4c79, 0x0068ff31,
 #endif
 enum { SLOPE_DEGREE = sizeof SLOPE / sizeof SLOPE[0] - 1 };
 
-/* a*b where it may underflow: as a product alone, that takes Zen 5 five times as long as others do,
- * with an addition in the same instruction as long. */
+/* a*b where it may underflow. Zen 5 takes its time for such a product, unless an addition follows
+ * in the same instruction: see docs/design.md. */
 FSM_INLINE vec v_mul_small(vec a, vec b) { return v_mul_add(a, b, v_set1(0)); }
 FSM_INLINE dvec d_mul_small(dvec a, dvec b) { return d_mul_add(a, b, d_set1(0)); }
 
