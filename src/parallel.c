@@ -57,6 +57,7 @@ enum {
   LINE_BYTES = 64,
   TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
+  RUNS_PER_THREAD = 8,
   WORTH_WAKING = 8, /* shares */
 };
 
@@ -154,8 +155,25 @@ static void run_slices(const void *work, const block *part, void *unused) {
   w->kernel(&some);
 }
 
+/* Tasks that follow each other, done by one thread: each finds near it what the one before has
+ * fetched. */
+typedef struct {
+  fsm_task *task;
+  void *work;
+  int tasks, runs;
+} task_runs;
+
+static void do_run(void *work, int k, int thread) {
+  const task_runs *r = work;
+  int first = (int)((long long)r->tasks * k / r->runs);
+  int end = (int)((long long)r->tasks * (k + 1) / r->runs);
+  for (int task = first; task < end; task++) r->task(r->work, task, thread);
+}
+
 static void each_in_team(void *team, fsm_task *task, void *work, int tasks) {
-  fsm_do_all(task, work, tasks, *(const int *)team, true);
+  int threads = *(const int *)team;
+  task_runs r = {task, work, tasks, (int)smaller((size_t)tasks, RUNS_PER_THREAD * (size_t)threads)};
+  fsm_do_all(do_run, &r, r.runs, threads, true);
 }
 
 /* Slices that are long and too few for even shares: the threads do one after another, together. */

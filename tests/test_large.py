@@ -178,3 +178,34 @@ def test_a_row_beyond_the_cache_with_special_values(api, dtype, workers, special
         assert np.isnan(result).all()
     x[:] = -np.inf
     assert np.isnan(api.softmax(x, workers=workers)).all()
+
+
+@pytest.mark.parametrize("step", [0.5, 8, 30, 50])
+@pytest.mark.parametrize("centre", [0, 5690, -5690, 11_380, -11_380, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_long_row_whose_parts_are_far_apart(api, dtype, centre, step):
+    """The parts' sums and terms lie powers of two apart, or have to be found in another frame."""
+    length = 300_011
+    x = np.random.default_rng(0).normal(0, 1, length)
+    steps = np.random.default_rng(1).permutation(length // 10_000 + 1)
+    x = (x - step * steps[np.arange(length) // 10_000] + centre).astype(dtype)
+    distances = x.astype(np.longdouble) - np.longdouble(x.max())
+    terms = np.exp(distances)
+    expected = terms / terms.sum()
+    unit = np.spacing(expected.astype(dtype))
+    where = np.arange(length) % 20_000 > 100
+    masked = np.where(where, terms, 0) / terms[where].sum()
+
+    result = api.softmax(x)
+    assert (np.abs(result - expected) <= 3 * unit).all()
+    assert (
+        np.abs(api.softmax(x, where=where) - masked) <= 3 * np.spacing(masked.astype(dtype))
+    ).all()
+    log_sum = np.log(terms.sum())
+    error = np.abs(api.log_softmax(x) - (distances - log_sum))
+    assert (error <= 2 * np.spacing(np.abs(distances - log_sum).astype(dtype))).all()
+    total = np.longdouble(x.max()) + log_sum
+    assert abs(api.logsumexp(x) - total) <= 2 * np.spacing(np.abs(total).astype(dtype))
+    in_place = x.copy()
+    api.softmax(in_place, out=in_place)
+    np.testing.assert_array_equal(in_place, result)

@@ -1,5 +1,5 @@
-"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, and the
-polynomial of the logarithm in finish.h.
+"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, the polynomial
+of the logarithm in finish.h, and the powers of two between frames in long_rows.h.
 
 A table holds T * 2**(j/size) for j below its size. T is common to all terms of a slice and cancels,
 so it is chosen such that every entry lies near a number of the kernel's precision, and the largest
@@ -104,6 +104,14 @@ def show_constant(name, value, bits):
     print(f"{name} = {float(high).hex()} + {float(value - high).hex()}")
 
 
+def show_powers(size):
+    print(f"2**(j/{size}) as hi + lo")
+    for j in range(size):
+        exact = mp.power(2, mp.mpf(j) / size)
+        high = float(exact)
+        print(f"    {{{high.hex()}, {float(exact - high).hex()}}}")
+
+
 def main():
     for size, degree, dtype in (
         (16, 2, np.float32),
@@ -114,6 +122,7 @@ def main():
         w = EXP_MARGIN / 2 / size
         show(f"2**r, {dtype.__name__}, table of {size}", exp_error, -w, w, degree, dtype)
         show_table(f"T * 2**(j/{size}), {dtype.__name__}", size, dtype, trials=1e7)
+    show_powers(16)
     show("log, float64", log_error, mp.mpf(0), LOG_HALF_WIDTH**2, 6, np.float64)
     show_constant("log2(e)", mp.log(mp.e, 2), 52)
     # Short enough for its product with any exponent to be exact.

@@ -37,14 +37,15 @@
 enum { TABLE_SIZE = 1 << TABLE_BITS };
 
 #ifdef FSM_REAL_DOUBLE
-#define ANCHOR (0x1.8p52 / TABLE_SIZE)
+#define WHOLE 0x1.8p52
 #define REAL_MAX 0x1.fffffffffffffp1023
 enum { EXPONENT_BIAS = 1023 };
 #else
-#define ANCHOR (0x1.8p23f / TABLE_SIZE)
+#define WHOLE 0x1.8p23f
 #define REAL_MAX 0x1.fffffep127f
 enum { EXPONENT_BIAS = 127 };
 #endif
+#define ANCHOR (WHOLE / TABLE_SIZE)
 
 /* An element whose share of its slice is below 2^FLOOR counts for nothing: 2^30 of them do not come
  * to the smallest subnormal number. Terms are stored in the dtype of the array. */
@@ -203,14 +204,15 @@ FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, cons
 
 FSM_INLINE vec exp_term_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }
 
-/* Of no use where max is not finite. */
-FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
+/* Of no use where max is not finite. `rounding` is ANCHOR, or WHOLE to round N to a whole number:
+ * the same x then has the same term in another such frame, but for a power of two. */
+FSM_INLINE exp_frame frame_rounded(vec max, const tempering *t, const real rounding) {
   exp_frame f;
   vec product = v_mul(max, t->rate.hi), magnitude = v_max(v_sub(v_set1(0), product), product);
   f.rate = t->rate;
   f.origin = v_zero_where(v_less(magnitude, v_set1(EXACT_RATE_PRODUCT)), max);
-  vec n = v_mul_add(v_sub(max, f.origin), t->rate.hi, v_set1(ANCHOR));
-  n = v_sub(n, v_set1(ANCHOR));
+  vec n = v_mul_add(v_sub(max, f.origin), t->rate.hi, v_set1(rounding));
+  n = v_sub(n, v_set1(rounding));
   f.anchor = v_sub(v_set1(ANCHOR + EXPONENT_BIAS + SPARE), n);
   /* Not where r is nearly 0, and its product with the smallest scale subnormal. */
   f.floor = v_mul(v_add(n, v_set1(FLOOR + (real)0.25 / TABLE_SIZE)), t->period);
@@ -219,5 +221,7 @@ FSM_INLINE exp_frame frame_of(vec max, const tempering *t) {
   f.floor_term = v_stored(exp_term_value(&at_floor));
   return f;
 }
+
+FSM_INLINE exp_frame frame_of(vec max, const tempering *t) { return frame_rounded(max, t, ANCHOR); }
 
 #endif

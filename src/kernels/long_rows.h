@@ -4,16 +4,20 @@
  * alone, and the sums of its parts are added in their order, so the result is the same whoever does
  * them.
  *
- * The passes are those of rows.h, but for two exceptions. For the logarithm of floats, each part is
- * summed in a frame of its own, while it is in the second-level cache. And the terms of a softmax
- * that the caches do not keep may be found twice. Memory touched per element then: one read for the
- * sum (of doubles, two), and one read and one write past the caches for the results. */
+ * Each part is summed while it is in the second-level cache, in a frame of its own, and its terms
+ * are kept in the result if the caches have room for that. The frames lie powers of two apart, so
+ * nothing is lost when the sums are joined, and the last pass takes the terms as they are. It finds
+ * them again if they were not kept. Memory touched per element: one read for the sum, and one read
+ * and one write for the results, past the caches if these do not keep the array; if terms are kept,
+ * another write.
+ *
+ * Parts that have no such frame wait until that of the row is known, and are summed in it. */
 #ifndef FSM_KERNELS_LONG_ROWS_H
 #define FSM_KERNELS_LONG_ROWS_H
 
 #include "cpu.h"
 
-enum { MOST_PARTS = 1024, SHORTEST_PART = 1 << 14 };
+enum { MOST_PARTS = 1024, SHORTEST_PART = 1 << 14, NO_SHARE = -(1 << 13) };
 
 /* A row, and what is known of it and of its parts. */
 typedef struct {
@@ -25,13 +29,17 @@ typedef struct {
   tempering t;
   vec max;
   exp_frame frame;
+  double sum[2], ties; /* of all terms, as of a part */
   share_frame share;
   log_frame log;
   struct {
     real max;
-    double ties, sum[2]; /* of terms, without ties for a logarithm */
-    /* Of a frame of its own: 2^n is what its terms lack, besides the origin. */
-    double n, origin, largest;
+    bool waits;
+    double n;            /* of its frame */
+    int exponent;        /* the terms are 2^-exponent times what they are in the frame of the row */
+    double sum[2], ties; /* of its terms; those equal to the largest are counted for a logarithm */
+    double largest[2];
+    real floor_term;
   } part[MOST_PARTS];
 } long_row;
 
@@ -52,27 +60,26 @@ static storage *out_of_part(const long_row *r, int k) {
 
 static void for_each_part(long_row *r, fsm_task *task) { do_parts(r->slices, task, r, r->parts); }
 
-static void find_max_of_part(void *work, int k, int thread) {
-  (void)thread;
-  long_row *r = work;
-  line x = part_of(r, k);
-  r->part[k].max = x.where ? row_max(&x, true) : row_max(&x, false);
+/* Whether the caches do not keep the array, and its result, from pass to pass. */
+static bool outgrows_caches(const long_row *r) {
+  return !r->x.where && 2 * array_bytes(r->slices) > fsm_cpu_cache_sizes().last;
 }
 
-/* Given those of the parts, the maximum, and the frame. */
-static void know_max(long_row *r) {
-  real max = r->part[0].max;
-  for (int k = 1; k < r->parts; k++)
-    if (r->part[k].max > max) max = r->part[k].max;
-  r->max = v_set1(max);
-  r->frame = frame_of(r->max, &r->t);
+/* A maximum with a frame without an origin, even that of a row whose maximum is twice as large. */
+static bool has_whole_frame(real max, const tempering *t) {
+  return fabs((double)max * (double)v_first(t->rate.hi)) < EXACT_RATE_PRODUCT / 2;
 }
 
-FSM_INLINE void sum_part(long_row *r, int k, const bool stores, const bool splits) {
-  line x = part_of(r, k);
-  exp_frame f = r->frame;
+static double exponent_of(const exp_frame *f) {
+  return (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(f->anchor);
+}
+
+/* Sum the terms of a part in a frame; those equal to `max` apart for a logarithm. */
+FSM_INLINE void sum_part(long_row *r, int k, exp_frame f, real max, const bool stores,
+                         const bool splits) {
+  line x = part_of(r, k), next = part_of(r, k + 2 < r->parts ? k + 1 : k); /* of the same length */
   storage *terms = stores ? out_of_part(r, k) : NULL;
-  term_pass p = {.row = &x, .frame = &f, .max = r->max, .out = terms};
+  term_pass p = {.row = &x, .frame = &f, .max = v_set1(max), .out = terms, .ahead = &next};
   row_sum sum;
   if (x.where)
     sum = sum_of_row(
@@ -80,45 +87,155 @@ FSM_INLINE void sum_part(long_row *r, int k, const bool stores, const bool split
   else if (v_first(f.origin) != 0)
     sum = sum_of_row(&p, (term_flags){.shifted = true, .stores = stores, .splits = splits});
   else
-    sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits});
+    sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .fetches_ahead = true});
   r->part[k].ties = (double)sum.ties;
+  r->part[k].floor_term = v_first(f.floor_term);
   wide_total(sum.rest, r->part[k].sum);
 }
 
-static void keep_terms_of_part(void *work, int k, int thread) {
-  (void)thread;
-  sum_part(work, k, KEEPS_TERMS, false);
+/* The term of the maximum of a part, as precisely as the others are summed: with what the last step
+ * rounds off. */
+static void find_largest_term(long_row *r, int k, const exp_frame *f) {
+  vec max = v_set1(r->part[k].max);
+  exp_term t;
+  exp_terms(&t, &max, f, 1);
+  vec value = exp_term_value(&t), rounded_off = v_fma(t.rise, t.slope, v_sub(t.scale, value));
+  r->part[k].largest[0] = (double)v_first(value);
+  r->part[k].largest[1] = (double)v_first(rounded_off);
 }
 
-static term_sum total_of_parts(const long_row *r) {
-  double ties = 0, total[2] = {0, 0};
-  for (int k = 0; k < r->parts; k++) {
-    ties += r->part[k].ties;
-    add_to_pair(&total[0], &total[1], r->part[k].sum[0], r->part[k].sum[1]);
-  }
-  return (term_sum){doubles_set1(ties), wide_set1(total)};
-}
-
-FSM_INLINE void finish_part(const long_row *r, int k, const bool is_log) {
+/* Its maximum, and its sum if it can be had in a frame of its own. */
+FSM_INLINE void begin_part(long_row *r, int k, const bool stores, const bool splits) {
   line x = part_of(r, k);
-  storage *out = out_of_part(r, k);
-  last_pass p = {.from = is_log ? x.x : out, .out = out, .length = x.length};
-  p.share = r->share;
-  p.log = r->log;
-  if (x.where)
-    finish_row(&p, &x, is_log, true);
-  else
-    finish_row(&p, &x, is_log, false);
+  real max = x.where ? row_max(&x, true) : row_max(&x, false);
+  r->part[k].max = max;
+  r->part[k].waits = !has_whole_frame(max, &r->t);
+  if (r->part[k].waits) return;
+  exp_frame f = frame_rounded(v_set1(max), &r->t, WHOLE);
+  r->part[k].n = exponent_of(&f);
+  if (splits) find_largest_term(r, k, &f);
+  sum_part(r, k, f, max, stores, splits);
+}
+
+static void begin_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  begin_part(work, k, false, true);
+}
+
+static void begin_part_without_terms(void *work, int k, int thread) {
+  (void)thread;
+  begin_part(work, k, false, false);
+}
+
+static void begin_part_with_terms(void *work, int k, int thread) {
+  (void)thread;
+  begin_part(work, k, true, false);
+}
+
+/* The same for a part that waited. */
+FSM_INLINE void resume_part(long_row *r, int k, const bool stores, const bool splits) {
+  if (r->part[k].waits) sum_part(r, k, r->frame, v_first(r->max), stores, splits);
+}
+
+static void resume_part_for_log(void *work, int k, int thread) {
+  (void)thread;
+  resume_part(work, k, false, true);
+}
+
+static void resume_part_without_terms(void *work, int k, int thread) {
+  (void)thread;
+  resume_part(work, k, false, false);
+}
+
+static void resume_part_with_terms(void *work, int k, int thread) {
+  (void)thread;
+  resume_part(work, k, true, false);
+}
+
+/* Given those of the parts, the maximum and the frame, and how far their frames lie from it.
+ * Whether any of them waited. */
+static bool know_max(long_row *r) {
+  real max = r->part[0].max;
+  for (int k = 1; k < r->parts; k++)
+    if (r->part[k].max > max) max = r->part[k].max;
+  r->max = v_set1(max);
+  r->frame = frame_rounded(finite_or_0(r->max), &r->t, WHOLE);
+  bool any_waited = false;
+  double n = exponent_of(&r->frame);
+  for (int k = 0; k < r->parts; k++) {
+    any_waited |= r->part[k].waits;
+    /* Where the frame of the row has an origin, a part that did not wait is as good as 0. */
+    double distance = v_first(r->frame.origin) != 0 ? NO_SHARE : r->part[k].n - n;
+    r->part[k].exponent = r->part[k].waits ? 0 : (int)distance;
+  }
+  return any_waited;
+}
+
+/* Multiply hi + lo by a number of the same form. */
+static void scale_pair(double pair[2], double hi, double lo) {
+  double product = pair[0] * hi;
+  pair[1] = fma(pair[0], hi, -product) + (pair[0] * lo + pair[1] * hi);
+  pair[0] = product;
+}
+
+/* The sum of all terms, in the frame of the row; the ties of a part with a lesser maximum are none
+ * of the row's. */
+static void join_parts(long_row *r) {
+  r->ties = r->sum[0] = r->sum[1] = 0;
+  for (int k = 0; k < r->parts; k++) {
+    double sum[2] = {r->part[k].sum[0], r->part[k].sum[1]};
+    if (r->part[k].max == v_first(r->max)) {
+      r->ties += r->part[k].ties;
+    } else if (r->part[k].ties > 0) {
+      double lesser[2] = {r->part[k].largest[0], r->part[k].largest[1]};
+      scale_pair(lesser, r->part[k].ties, 0);
+      add_to_pair(&sum[0], &sum[1], lesser[0], lesser[1]);
+    }
+    int exponent = r->part[k].exponent;
+    add_to_pair(&r->sum[0], &r->sum[1], ldexp(sum[0], exponent), ldexp(sum[1], exponent));
+  }
+}
+
+static void sum_long_row(long_row *r, fsm_task *begin, fsm_task *resume) {
+  for_each_part(r, begin);
+  bool any_waited = know_max(r);
+  if (any_waited && is_finite(v_first(r->max))) for_each_part(r, resume);
+  join_parts(r);
+}
+
+/* What softmax's last pass takes of a scale is exact if it is this much smaller. */
+enum { ROOM_OF_SCALE = 16 };
+
+/* Make terms smaller by a power of two. */
+static void lower_terms(storage *terms, size_t length, real floor_term, int exponent) {
+  vec floor = v_set1(floor_term), power = v_set1((real)ldexp(1, exponent));
+  for (size_t i = 0; i < length; i += LANES) {
+    size_t width = length - i < LANES ? length - i : LANES;
+    vec lower = v_mul(v_sub(load_or_0(terms, i, width), floor), power);
+    line_store(NULL, terms, i, width, lower, 0, false);
+  }
 }
 
 static void scale_part(void *work, int k, int thread) {
   (void)thread;
-  finish_part(work, k, false);
-}
-
-static void log_part(void *work, int k, int thread) {
-  (void)thread;
-  finish_part(work, k, true);
+  const long_row *r = work;
+  line x = part_of(r, k);
+  storage *out = out_of_part(r, k);
+  last_pass p = {.from = out, .out = out, .length = x.length, .share = r->share};
+  int exponent = r->part[k].exponent;
+  p.share.floor = v_set1(r->part[k].floor_term);
+  if (exponent < -ROOM_OF_SCALE) {
+    lower_terms(out, x.length, r->part[k].floor_term, exponent + ROOM_OF_SCALE);
+    p.share.floor = v_set1(0);
+    exponent = -ROOM_OF_SCALE;
+  }
+  vec power = v_set1((real)ldexp(1, exponent));
+  p.share.scale.hi = v_mul(p.share.scale.hi, power);
+  p.share.scale.lo = v_mul(p.share.scale.lo, power);
+  if (x.where)
+    finish_row(&p, &x, false, true);
+  else
+    finish_row(&p, &x, false, false);
 }
 
 /* The terms, found again and scaled. */
@@ -135,107 +252,6 @@ static void share_part(void *work, int k, int thread) {
     share_terms(&p, out_of_part(r, k), &last, false);
 }
 
-static void log_part_past_caches(void *work, int k, int thread) {
-  (void)thread;
-  const long_row *r = work;
-  last_pass part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
-  part.length = part_of(r, k).length;
-  stream_row(&part, true);
-  v_finish_streams();
-}
-
-/* Whether the caches do not keep the array, and its result, from pass to pass. */
-static bool outgrows_caches(const long_row *r) {
-  return !r->x.where && 2 * array_bytes(r->slices) > fsm_cpu_cache_sizes().last;
-}
-
-#if defined FSM_FLOAT32 && !defined FSM_REAL_DOUBLE
-
-/* The maximum of a part, and the sum of its terms in a frame of its own, while it is in a near
- * cache. The next part is fetched meanwhile. */
-FSM_INLINE void sum_part_apart(long_row *r, int k, const bool splits) {
-  line x = part_of(r, k), next = part_of(r, k + 2 < r->parts ? k + 1 : k); /* of the same length */
-  real max = x.where ? row_max(&x, true) : row_max(&x, false);
-  double largest[LANES];
-  r->part[k].max = max;
-  r->part[k].n = r->part[k].origin = r->part[k].ties = r->part[k].sum[1] = 0;
-  if (!is_finite(max)) {
-    r->part[k].sum[0] = log_of_nonfinite_sum(&x, x.where != NULL);
-    return;
-  }
-  exp_frame f = frame_of(v_set1(max), &r->t);
-  term_pass p = {.row = &x, .frame = &f, .max = v_set1(max), .ahead = &next};
-  row_sum sum;
-  if (x.where)
-    sum = sum_of_row(&p, (term_flags){.masked = true, .shifted = true, .splits = splits});
-  else if (v_first(f.origin) != 0)
-    sum = sum_of_row(&p, (term_flags){.shifted = true, .splits = splits, .fetches_ahead = true});
-  else
-    sum = sum_of_row(&p, (term_flags){.splits = splits, .fetches_ahead = true});
-  wide_total(sum.rest, r->part[k].sum);
-  doubles_store(largest_term(v_set1(max), &f), largest);
-  r->part[k].ties = (double)sum.ties;
-  r->part[k].largest = largest[0];
-  r->part[k].n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(f.anchor);
-  r->part[k].origin = (double)v_first(f.origin);
-}
-
-static void sum_part_for_softmax(void *work, int k, int thread) {
-  (void)thread;
-  sum_part_apart(work, k, false);
-}
-
-static void sum_part_for_log(void *work, int k, int thread) {
-  (void)thread;
-  sum_part_apart(work, k, true);
-}
-
-/* Bring the sums of the parts to the frame of the row. */
-static void join_parts(long_row *r) {
-  double rate = (double)v_first(r->t.rate.hi) + (double)v_first(r->t.rate.lo);
-  double n = (double)(ANCHOR + EXPONENT_BIAS + SPARE) - (double)v_first(r->frame.anchor);
-  double origin = (double)v_first(r->frame.origin);
-  for (int k = 0; k < r->parts; k++) {
-    if (r->part[k].max < v_first(r->max)) { /* what ties in the part does not in the row */
-      r->part[k].sum[0] += r->part[k].ties * r->part[k].largest;
-      r->part[k].ties = 0;
-    }
-    r->part[k].sum[0] *= exp2((r->part[k].n - n) + (r->part[k].origin - origin) * rate);
-  }
-}
-
-static void sum_parts_apart(long_row *r, fsm_task *sum_part_alone) {
-  for_each_part(r, sum_part_alone);
-  know_max(r);
-  join_parts(r);
-}
-
-static void sum_for_log(long_row *r) { sum_parts_apart(r, sum_part_for_log); }
-static void sum_for_softmax(long_row *r) { sum_parts_apart(r, sum_part_for_softmax); }
-
-#else /* Frames of parts lie a factor apart that is not exact to twice the precision of double. */
-
-static void sum_part_for_softmax(void *work, int k, int thread) {
-  (void)thread;
-  sum_part(work, k, false, false);
-}
-
-static void sum_part_for_log(void *work, int k, int thread) {
-  (void)thread;
-  sum_part(work, k, false, true);
-}
-
-static void sum_parts(long_row *r, fsm_task *sum_part_in_frame) {
-  for_each_part(r, find_max_of_part);
-  know_max(r);
-  for_each_part(r, sum_part_in_frame);
-}
-
-static void sum_for_log(long_row *r) { sum_parts(r, sum_part_for_log); }
-static void sum_for_softmax(long_row *r) { sum_parts(r, sum_part_for_softmax); }
-
-#endif
-
 static void share_part_past_caches(void *work, int k, int thread) {
   (void)thread;
   long_row *r = work;
@@ -248,39 +264,80 @@ static void share_part_past_caches(void *work, int k, int thread) {
     share_terms_past_caches(&x, &f, out_of_part(r, k), &last, false);
 }
 
-static void know_share(long_row *r) {
-  term_sum sum = total_of_parts(r);
-  r->share = share_frame_of(&sum.rest, r->max, &r->frame);
+static void log_part(void *work, int k, int thread) {
+  (void)thread;
+  const long_row *r = work;
+  line x = part_of(r, k);
+  last_pass p = {.from = x.x, .out = out_of_part(r, k), .length = x.length, .log = r->log};
+  if (x.where)
+    finish_row(&p, &x, true, true);
+  else
+    finish_row(&p, &x, true, false);
 }
 
-/* Whether terms are found once for the sum and again for the result: less memory is touched than
- * to write them and read them again. For one thread, that takes longer with doubles, and by single
- * lanes; several have to share the memory. The result is the same. */
+static void log_part_past_caches(void *work, int k, int thread) {
+  (void)thread;
+  const long_row *r = work;
+  last_pass part = {.from = part_of(r, k).x, .out = out_of_part(r, k), .log = r->log};
+  part.length = part_of(r, k).length;
+  stream_row(&part, true);
+  v_finish_streams();
+}
+
+/* Whether terms are found once for the sum and again for the result, as 16 bits cannot keep them,
+ * or because less memory is touched than to write them and read them again. For one thread, that
+ * takes longer with doubles, and by single lanes; several have to share the memory. The result is
+ * the same. */
 static bool finds_terms_twice(const long_row *r) {
+  if (!KEEPS_TERMS) return true;
   if (LANES == 1 || !outgrows_caches(r)) return false;
   return sizeof(real) < sizeof(double) || r->slices->each;
 }
 
 static void softmax_long_row(long_row *r) {
-  if (finds_terms_twice(r)) {
-    sum_for_softmax(r);
-    know_share(r);
-    for_each_part(r, share_part_past_caches);
-    return;
-  }
-  for_each_part(r, find_max_of_part);
-  know_max(r);
-  for_each_part(r, keep_terms_of_part);
-  know_share(r);
-  for_each_part(r, KEEPS_TERMS ? scale_part : share_part);
+  bool twice = finds_terms_twice(r);
+  if (twice)
+    sum_long_row(r, begin_part_without_terms, resume_part_without_terms);
+  else
+    sum_long_row(r, begin_part_with_terms, resume_part_with_terms);
+  wide sum = wide_set1(r->sum);
+  r->share = share_frame_of(&sum, r->max, &r->frame);
+  if (!twice)
+    for_each_part(r, scale_part);
+  else
+    for_each_part(r, LANES > 1 && outgrows_caches(r) ? share_part_past_caches : share_part);
 }
 
+/* 2^(k/16) as hi + lo; regenerate them with tools/coefficients.py. */
+static const double POWERS[16][2] = {{0x1.0000000000000p+0, 0x0.0p+0},
+                                     {0x1.0b5586cf9890fp+0, 0x1.8a62e4adc610bp-54},
+                                     {0x1.172b83c7d517bp+0, -0x1.19041b9d78a76p-55},
+                                     {0x1.2387a6e756238p+0, 0x1.9b07eb6c70573p-54},
+                                     {0x1.306fe0a31b715p+0, 0x1.6f46ad23182e4p-55},
+                                     {0x1.3dea64c123422p+0, 0x1.ada0911f09ebcp-55},
+                                     {0x1.4bfdad5362a27p+0, 0x1.d4397afec42e2p-56},
+                                     {0x1.5ab07dd485429p+0, 0x1.6324c054647adp-54},
+                                     {0x1.6a09e667f3bcdp+0, -0x1.bdd3413b26456p-54},
+                                     {0x1.7a11473eb0187p+0, -0x1.41577ee04992fp-55},
+                                     {0x1.8ace5422aa0dbp+0, 0x1.6e9f156864b27p-54},
+                                     {0x1.9c49182a3f090p+0, 0x1.c7c46b071f2bep-56},
+                                     {0x1.ae89f995ad3adp+0, 0x1.7a1cd345dcc81p-54},
+                                     {0x1.c199bdd85529cp+0, 0x1.11065895048ddp-55},
+                                     {0x1.d5818dcfba487p+0, 0x1.2ed02d75b3707p-55},
+                                     {0x1.ea4afa2a490dap+0, -0x1.e9c23179c2893p-54}};
+
+/* It is found of a sum in the frame that other rows have, whose N is no whole number. */
 static doubles log_of_long_row(long_row *r) {
-  sum_for_log(r);
+  sum_long_row(r, begin_part_for_log, resume_part_for_log);
   if (!is_finite(v_first(r->max)))
     return doubles_set1(log_of_nonfinite_sum(&r->x, r->x.where != NULL));
-  term_sum sum = total_of_parts(r);
-  return log_of_sum(&sum, r->max, &r->frame);
+  exp_frame f = frame_of(r->max, &r->t);
+  double distance = exponent_of(&r->frame) - exponent_of(&f), whole = floor(distance);
+  const double *power = POWERS[(int)(16 * (distance - whole))];
+  double rest[2] = {ldexp(r->sum[0], (int)whole), ldexp(r->sum[1], (int)whole)};
+  scale_pair(rest, power[0], power[1]);
+  term_sum sum = {doubles_set1(r->ties), wide_set1(rest)};
+  return log_of_sum(&sum, r->max, &f);
 }
 
 static void log_softmax_long_row(long_row *r) {

@@ -67,7 +67,7 @@ FSM_INLINE wide wide_add(wide w, vec a) {
  * then found in two steps instead of five (T. J. Dekker, "A floating-point technique for extending
  * the available precision", Numer. Math. 18, 1971), and the excess comes off exactly in the end.
  * (Terms without the largest may come to less than what is rounded off beside the excess.) */
-#define ABOVE_TERMS (4 * SPARE_SCALE)
+#define ABOVE_TERMS (8 * SPARE_SCALE)
 
 FSM_INLINE wide terms_begin(void) {
   wide w = {d_set1(ABOVE_TERMS), d_set1(0)};
