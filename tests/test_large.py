@@ -180,7 +180,7 @@ def test_a_row_beyond_the_cache_with_special_values(api, dtype, workers, special
     assert np.isnan(api.softmax(x, workers=workers)).all()
 
 
-@pytest.mark.parametrize("step", [0.5, 8, 30, 50])
+@pytest.mark.parametrize("step", [0.5, 8, 30, 50, 400])
 @pytest.mark.parametrize("centre", [0, 5690, -5690, 11_380, -11_380, 1e6])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_long_row_whose_parts_are_far_apart(api, dtype, centre, step):

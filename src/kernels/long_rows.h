@@ -207,12 +207,10 @@ static void sum_long_row(long_row *r, fsm_task *begin, fsm_task *resume) {
 enum { ROOM_OF_SCALE = 16 };
 
 /* Make terms smaller by a power of two. */
-static void lower_terms(storage *terms, size_t length, real floor_term, int exponent) {
-  vec floor = v_set1(floor_term), power = v_set1((real)ldexp(1, exponent));
+static void lower_terms(storage *terms, size_t length, vec power) {
   for (size_t i = 0; i < length; i += LANES) {
     size_t width = length - i < LANES ? length - i : LANES;
-    vec lower = v_mul(v_sub(load_or_0(terms, i, width), floor), power);
-    line_store(NULL, terms, i, width, lower, 0, false);
+    line_store(NULL, terms, i, width, v_mul_small(load_or_0(terms, i, width), power), 0, false);
   }
 }
 
@@ -222,11 +220,12 @@ static void scale_part(void *work, int k, int thread) {
   line x = part_of(r, k);
   storage *out = out_of_part(r, k);
   last_pass p = {.from = out, .out = out, .length = x.length, .share = r->share};
-  int exponent = r->part[k].exponent;
   p.share.floor = v_set1(r->part[k].floor_term);
+  int exponent = r->part[k].exponent;
   if (exponent < -ROOM_OF_SCALE) {
-    lower_terms(out, x.length, r->part[k].floor_term, exponent + ROOM_OF_SCALE);
-    p.share.floor = v_set1(0);
+    vec power = v_set1((real)ldexp(1, exponent + ROOM_OF_SCALE));
+    lower_terms(out, x.length, power);
+    p.share.floor = v_mul(p.share.floor, power);
     exponent = -ROOM_OF_SCALE;
   }
   vec power = v_set1((real)ldexp(1, exponent));
