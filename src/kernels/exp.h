@@ -205,7 +205,8 @@ FSM_INLINE void exp_terms(exp_term *term, const vec *x, const exp_frame *f, cons
 FSM_INLINE vec exp_term_value(const exp_term *t) { return v_mul_add(t->rise, t->slope, t->scale); }
 
 /* Of no use where max is not finite. `rounding` is ANCHOR, or WHOLE to round N to a whole number:
- * the same x then has the same term in another such frame, but for a power of two. */
+ * the same x then has the same term in another such frame, but for a power of two (and the largest
+ * terms are rounded like others). */
 FSM_INLINE exp_frame frame_rounded(vec max, const tempering *t, const real rounding) {
   exp_frame f;
   vec product = v_mul(max, t->rate.hi), magnitude = v_max(v_sub(v_set1(0), product), product);

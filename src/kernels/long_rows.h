@@ -17,7 +17,11 @@
 
 #include "cpu.h"
 
-enum { MOST_PARTS = 1024, SHORTEST_PART = 1 << 14, NO_SHARE = -(1 << 13) };
+enum {
+  MOST_PARTS = 1024,
+  SHORTEST_PART = 1 << 14,
+  NO_SHARE = -(1 << 13), /* 2 to this power is 0 beside the sum of a row */
+};
 
 /* A row, and what is known of it and of its parts. */
 typedef struct {
@@ -27,6 +31,7 @@ typedef struct {
   size_t part_length; /* the last part may be shorter */
   int parts;
   tempering t;
+  bool knows_max;
   vec max;
   exp_frame frame;
   double sum[2], ties; /* of all terms, as of a part */
@@ -104,8 +109,13 @@ static void find_largest_term(long_row *r, int k, const exp_frame *f) {
   r->part[k].largest[1] = (double)v_first(rounded_off);
 }
 
-/* Its maximum, and its sum if it can be had in a frame of its own. */
-FSM_INLINE void begin_part(long_row *r, int k, const bool stores, const bool splits) {
+/* The maximum of a part, and its sum if it can be had in a frame of its own; otherwise its sum when
+ * the frame of the row is known. */
+FSM_INLINE void advance_part(long_row *r, int k, const bool stores, const bool splits) {
+  if (r->knows_max) {
+    if (r->part[k].waits) sum_part(r, k, r->frame, v_first(r->max), stores, splits);
+    return;
+  }
   line x = part_of(r, k);
   real max = x.where ? row_max(&x, true) : row_max(&x, false);
   r->part[k].max = max;
@@ -117,58 +127,39 @@ FSM_INLINE void begin_part(long_row *r, int k, const bool stores, const bool spl
   sum_part(r, k, f, max, stores, splits);
 }
 
-static void begin_part_for_log(void *work, int k, int thread) {
+static void sum_part_for_log(void *work, int k, int thread) {
   (void)thread;
-  begin_part(work, k, false, true);
+  advance_part(work, k, false, true);
 }
 
-static void begin_part_without_terms(void *work, int k, int thread) {
+static void sum_terms_of_part(void *work, int k, int thread) {
   (void)thread;
-  begin_part(work, k, false, false);
+  advance_part(work, k, false, false);
 }
 
-static void begin_part_with_terms(void *work, int k, int thread) {
+static void keep_terms_of_part(void *work, int k, int thread) {
   (void)thread;
-  begin_part(work, k, true, false);
-}
-
-/* The same for a part that waited. */
-FSM_INLINE void resume_part(long_row *r, int k, const bool stores, const bool splits) {
-  if (r->part[k].waits) sum_part(r, k, r->frame, v_first(r->max), stores, splits);
-}
-
-static void resume_part_for_log(void *work, int k, int thread) {
-  (void)thread;
-  resume_part(work, k, false, true);
-}
-
-static void resume_part_without_terms(void *work, int k, int thread) {
-  (void)thread;
-  resume_part(work, k, false, false);
-}
-
-static void resume_part_with_terms(void *work, int k, int thread) {
-  (void)thread;
-  resume_part(work, k, true, false);
+  advance_part(work, k, true, false);
 }
 
 /* Given those of the parts, the maximum and the frame, and how far their frames lie from it.
- * Whether any of them waited. */
+ * Whether any of them waits for that. */
 static bool know_max(long_row *r) {
   real max = r->part[0].max;
   for (int k = 1; k < r->parts; k++)
     if (r->part[k].max > max) max = r->part[k].max;
   r->max = v_set1(max);
   r->frame = frame_rounded(finite_or_0(r->max), &r->t, WHOLE);
-  bool any_waited = false;
+  bool any_waits = false;
   double n = exponent_of(&r->frame);
   for (int k = 0; k < r->parts; k++) {
-    any_waited |= r->part[k].waits;
+    any_waits |= r->part[k].waits;
     /* Where the frame of the row has an origin, a part that did not wait is as good as 0. */
     double distance = v_first(r->frame.origin) != 0 ? NO_SHARE : r->part[k].n - n;
     r->part[k].exponent = r->part[k].waits ? 0 : (int)distance;
   }
-  return any_waited;
+  r->knows_max = true;
+  return any_waits;
 }
 
 /* Multiply hi + lo by a number of the same form. */
@@ -196,10 +187,11 @@ static void join_parts(long_row *r) {
   }
 }
 
-static void sum_long_row(long_row *r, fsm_task *begin, fsm_task *resume) {
-  for_each_part(r, begin);
-  bool any_waited = know_max(r);
-  if (any_waited && is_finite(v_first(r->max))) for_each_part(r, resume);
+static void sum_long_row(long_row *r, fsm_task *sum) {
+  r->knows_max = false;
+  for_each_part(r, sum);
+  bool any_waits = know_max(r);
+  if (any_waits && is_finite(v_first(r->max))) for_each_part(r, sum);
   join_parts(r);
 }
 
@@ -295,10 +287,7 @@ static bool finds_terms_twice(const long_row *r) {
 
 static void softmax_long_row(long_row *r) {
   bool twice = finds_terms_twice(r);
-  if (twice)
-    sum_long_row(r, begin_part_without_terms, resume_part_without_terms);
-  else
-    sum_long_row(r, begin_part_with_terms, resume_part_with_terms);
+  sum_long_row(r, twice ? sum_terms_of_part : keep_terms_of_part);
   wide sum = wide_set1(r->sum);
   r->share = share_frame_of(&sum, r->max, &r->frame);
   if (!twice)
@@ -327,7 +316,7 @@ static const double POWERS[16][2] = {{0x1.0000000000000p+0, 0x0.0p+0},
 
 /* It is found of a sum in the frame that other rows have, whose N is no whole number. */
 static doubles log_of_long_row(long_row *r) {
-  sum_long_row(r, begin_part_for_log, resume_part_for_log);
+  sum_long_row(r, sum_part_for_log);
   if (!is_finite(v_first(r->max)))
     return doubles_set1(log_of_nonfinite_sum(&r->x, r->x.where != NULL));
   exp_frame f = frame_of(r->max, &r->t);
