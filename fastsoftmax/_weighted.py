@@ -9,6 +9,9 @@ from fastsoftmax import _compensated
 
 Array = NDArray[Any]
 
+_MODERATE = 256
+"""Exponents of weights which leave exponentials, and any number of their products, in range."""
+
 
 @np.errstate(all="ignore")
 def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array, Array | None]:
@@ -21,7 +24,7 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
     a = _widened(a)
     if weights is not None:
         weights = _widened(weights)
-        a = np.where(weights == 0, -np.inf, a)
+        a, weights = _with_moderate_weights(np.where(weights == 0, -np.inf, a), weights)
     peak = a.real.max(axis=-1, keepdims=True, initial=-np.inf)
     is_finite = np.isfinite(peak)
     shift = np.where(is_finite, peak, 0)
@@ -48,6 +51,18 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
         result.real, result.imag = log_sum, np.angle(total)
         return result, None
     return np.where(total < 0, np.nan, log_sum), None
+
+
+def _with_moderate_weights(a: Array, weights: Array) -> tuple[Array, Array]:
+    """The same terms: powers of two that could make their sum overflow go to the exponents."""
+    magnitude = np.maximum(np.abs(weights.real), np.abs(weights.imag))
+    exponent = np.frexp(magnitude)[1]
+    excess = exponent - np.clip(exponent, -_MODERATE, _MODERATE)
+    is_extreme = (excess != 0) & np.isfinite(magnitude)
+    factor = np.ldexp(magnitude.dtype.type(1), -excess)
+    weights = np.multiply(weights, factor, out=weights.copy(), where=is_extreme)
+    a = np.add(a, excess * np.log(magnitude.dtype.type(2)), out=a.copy(), where=is_extreme)
+    return a, weights
 
 
 def _exp_difference(a: Array, shift: Array) -> Array:

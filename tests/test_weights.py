@@ -18,6 +18,10 @@ CASES = {
     "large exponents": ([HUGE, HUGE], [1.5, 0.5], HUGE + np.log(2), 1),
     "large exponents of both signs": ([HUGE, HUGE], [0.5, -1.5], HUGE, -1),
     "large weights": ([-HUGE, -HUGE], [1e300, 1e300], np.log(2e300) - HUGE, 1),
+    "the largest weights": ([-10.0, -10.0], [1e308, 1e308], 2 * np.log(1e154) + np.log(2) - 10, 1),
+    "opposite largest weights": ([0.0, 0.0], [1.5e308, -1e308], np.log(5e307), 1),
+    "a tiny weight of the largest": ([-800.0, 0.0], [1e308, 1e-300], np.log(1e308) - 800, 1),
+    "the smallest weights": ([9e3, 9e3], [5e-324, 5e-324], 9e3 - 1073 * np.log(2), 1),
     "the largest weighs negatively": (
         [3.0, 0.0, 3.5],
         [2.0, 3.0, -0.5],
