@@ -93,6 +93,29 @@ def test_nan_leaves_the_digits_of_a_dominating_class(api, dtype):
             np.testing.assert_array_equal(np.delete(got, at), np.delete(wanted, at))
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("infinite", [[np.inf], [-np.inf], [np.inf, -np.inf], [np.inf, np.nan]])
+@pytest.mark.parametrize("length", [2, 3, 8, 9, 70])
+@pytest.mark.parametrize("dtype", [*DTYPES, "longdouble"])
+def test_infinite_gradients_give_what_the_formula_gives(api, function, dtype, length, infinite):
+    rng = np.random.default_rng(length)
+    y, grad = rng.dirichlet(np.ones(length)), rng.normal(size=length)
+    grad[: len(infinite)] = infinite
+    grad = np.roll(grad, length // 2)
+    with np.errstate(invalid="ignore"):
+        if function == "softmax":
+            wanted = y * (grad - (grad * y).sum())
+        else:
+            wanted, y = grad - y * grad.sum(), np.log(y)
+    for arrangement in ARRANGEMENTS.values():
+        got = backward(api, function)(
+            arrangement.place(grad[np.newaxis].astype(dtype)),
+            arrangement.place(y[np.newaxis].astype(dtype)),
+            arrangement.axis,
+        )
+        np.testing.assert_array_equal(arrangement.rows(got)[0], wanted)
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 def test_gradients_of_a_slice_sum_to_nothing(api, seed):
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ FSM_INLINE wide sum_vector(wide sum, const storage *a, const storage *b, size_t 
   return b ? wide_add_products(sum, x, wide_load_or_0(b, i, width)) : wide_add_doubles(sum, x);
 }
 
-/* The sum of a, or of a*b unless b is NULL, as hi + lo. */
+/* The sum of a, or of a*b unless b is NULL, as hi + lo; an infinite one is hi alone. */
 FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double sum[2]) {
   wide lanes[SUMS];
   size_t i = 0;
@@ -23,6 +23,7 @@ FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double
   for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
   if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
   wide_total(wide_join(lanes[0], lanes[1]), sum);
+  if (!isfinite(sum[0])) sum[1] = 0; /* where it has no lower part */
 }
 
 /* What its last pass takes. */
