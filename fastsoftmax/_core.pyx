@@ -745,10 +745,15 @@ cdef bint is_reduction(reduction):
 
 cdef reduced(cnp.ndarray losses, reduction):
     """The losses of a contiguous array, or their sum or mean."""
+    cdef double loss
+    cdef float narrow
     if reduction == "none":
         return array_or_scalar(losses)
     loss = total(losses) / (<double> cnp.PyArray_SIZE(losses) if reduction == "mean" else 1.0)
-    return losses.dtype.type(loss)
+    if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT64:
+        return cnp.PyArray_ToScalar(&loss, losses)
+    narrow = <float> loss
+    return cnp.PyArray_ToScalar(&narrow, losses)
 
 
 cdef void negate_at(

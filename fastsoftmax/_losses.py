@@ -171,12 +171,11 @@ class Losses(Front):
                     f"target has shape {targets.shape}, need {array.shape} for probabilities; "
                     "class labels need an integer dtype"
                 )
-            divisor = np.prod(shape, dtype=np.float64)
+            divisor = _divisor_of_mean(np.prod(shape, dtype=np.float64))
         else:
             targets = _arguments.as_labels("target", targets, shape, classes, ignored)
-            divisor = _total_weight(targets, class_weight)
-        with np.errstate(all="ignore"):
-            scale = 1 / divisor if reduction == "mean" else 1.0
+            divisor = _divisor_of_mean(_total_weight(targets, class_weight))
+        scale = 1 / divisor if reduction == "mean" else 1.0
 
         place = None
         if return_grad:
@@ -293,7 +292,7 @@ class Losses(Front):
                     losses *= weights
                     is_void |= weights == 0
             np.copyto(losses, 0, where=is_void)
-        divisor = _total_weight(labels, class_weight)
+        divisor = _divisor_of_mean(_total_weight(labels, class_weight))
         return rounded(_reduced(losses, divisor, reduction), natural, None)
 
     def softmax_backward(
@@ -560,6 +559,11 @@ def _total_weight(labels: NDArray[np.int64], class_weight: Array | None) -> Any:
         return np.float64(counted.size)
     counts = np.bincount(counted, minlength=class_weight.size)
     return _sum(counts * class_weight)
+
+
+def _divisor_of_mean(total_weight: Any) -> Any:
+    """NaN for nothing: its mean is NaN, whatever its sum."""
+    return np.nan if total_weight == 0 else total_weight
 
 
 def _reduced(losses: Array, divisor: Any, reduction: str) -> Array:

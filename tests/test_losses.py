@@ -243,7 +243,25 @@ def test_the_mean_of_nothing_is_nan_and_the_sum_0(api, labels):
         assert function(x, labels, reduction="sum") == 0
         assert np.all(function(x, labels, reduction="none") == np.zeros(len(labels)))
     assert np.isnan(api.cross_entropy(x[:0], x[:0]))
-    assert np.isnan(api.cross_entropy([[0.0, 1.0]], [0], [0.0, 1.0]))
+    for smoothing in (0.0, 0.1):
+        of_label_0 = api.cross_entropy(
+            [[0.0, 1.0]], [0], [0.0, 1.0], label_smoothing=smoothing, return_grad=True
+        )
+        assert np.isnan(of_label_0[0])
+        assert np.all(np.isnan(of_label_0[1]))
+    assert np.isnan(api.nll_loss([[0.0, 1.0]], [0], [0.0, 1.0]))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_that_overflows_is_inf(api, dtype, wide):
+    """Without a warning, which pytest would raise."""
+    x = np.zeros((2, 300 if wide else 2), dtype)
+    x[:, 1] = -np.finfo(dtype).max
+    for function in (api.cross_entropy, api.nll_loss):
+        total = function(x, [1, 1], reduction="sum")
+        assert total == np.inf
+        assert type(total) is np.dtype(dtype).type
 
 
 @pytest.mark.parametrize(
