@@ -498,7 +498,7 @@ class Functions(Decisions, Losses):
         work: np.dtype[Any],
     ) -> Array:
         """The log-sum-exp of real numbers without weights, with reduced axes of size one."""
-        result = np.empty(reduced_shape(a.shape, axes, keepdims=True), work)
+        result = _empty_for_slices(a, axes, work)
         for part in parts(a, None, axes, work):
             layout = Layout(a[part], axes)
             source = as_source(a[part], layout, work)
@@ -536,8 +536,19 @@ def _weighted_log_sum(
     log_sum, sign = _weighted.logsumexp(
         _reduced_last(a, axes), None if b is None else _reduced_last(b, axes), return_sign
     )
-    slices = _log_sum_shape(a.shape, axes, keepdims=True)
-    return log_sum.reshape(slices), None if sign is None else sign.reshape(slices)
+
+    def of_slices(values: Array) -> Array:
+        result = _empty_for_slices(a, axes, values.dtype)
+        result[...] = values.reshape(result.shape)
+        return result
+
+    return of_slices(log_sum), None if sign is None else of_slices(sign)
+
+
+def _empty_for_slices(a: Array, axes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array with an element for each slice of `a`, in whose order they lie in memory."""
+    shape = reduced_shape(a.shape, axes, keepdims=True)
+    return np.empty_like(a, dtype, shape=shape, subok=False)
 
 
 def _reduced_last(array: Array, axes: tuple[int, ...]) -> Array:

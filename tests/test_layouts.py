@@ -29,6 +29,20 @@ def test_the_result_lies_in_memory_as_the_input_does(api, x):
                     assert not np.may_share_memory(got, x)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "broadcast"])
+def test_sums_lie_in_memory_as_the_slices_do(api, layout, weighted):
+    x = LAYOUTS[layout](np.random.default_rng(0).normal(0.0, 5.0, (4, 5, 6)))
+    weights = np.ones_like(x) if weighted else None
+    for axis in (0, 1, 2, (0, 2), None):
+        for keepdims in (False, True):
+            got, sign = api.logsumexp(x, axis, weights, keepdims, return_sign=True)
+            alone = api.logsumexp(x, axis, weights, keepdims)
+            wanted = np.squeeze(np.max(x, axis)).strides
+            for result in (got, sign, alone):
+                assert np.squeeze(result).strides == wanted
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_several_axes_are_reduced_as_if_they_were_one(api, dtype, layout):
