@@ -14,8 +14,8 @@ def as_array(name: str, value: object) -> NDArray[Any]:
     """The argument called `name` as a plain ndarray."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a numpy.ma.MaskedArray, need an array: "
-            "pass its data, and exclude elements by where="
+            f"{name} is a numpy.ma.MaskedArray, need an array, as its mask would be ignored: "
+            f"pass {name}.data, with where= if the function has it, or {name}.filled(...)"
         )
     if isinstance(value, np.matrix):
         raise TypeError(f"{name} is a numpy.matrix, need an array: pass numpy.asarray({name})")
