@@ -102,6 +102,8 @@ def cpu_quota(root: Path) -> int | None:
         return None
     limits = []
     for line in groups:
+        if line.count(":") < 2:
+            continue
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             mount, limit = root / "sys/fs/cgroup", _limit_of_version_2
@@ -161,7 +163,7 @@ def _default() -> int | None:
         return _count(VARIABLE, number)
     # For each level of nesting one; what is no number is OpenMP's to complain of.
     text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(text) or None if text.isdecimal() else None
+    return int(text) or None if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 _CONTAINER_CPUS = cpu_quota(Path("/"))

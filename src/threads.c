@@ -181,17 +181,26 @@ static void *help(void *unused) {
   return NULL;
 }
 
-/* One helper more, if the system grants it. Signals are left to the threads of the program. */
+/* Those signals that are not about what the thread itself does. */
+static sigset_t signals_of_others(void) {
+  static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+  sigset_t others;
+  sigfillset(&others);
+  for (size_t k = 0; k < sizeof own / sizeof *own; k++) sigdelset(&others, own[k]);
+  return others;
+}
+
+/* One helper more, if the system grants it. Signals are left to the threads of the program, but for
+ * those of its own mistakes, which the program may want to report. */
 static bool add_helper(void) {
   enum { STACK = 1 << 21 }; /* the default is less than the kernels may need, on some systems */
   pthread_t thread;
   pthread_attr_t attributes;
-  sigset_t all, before;
+  sigset_t others = signals_of_others(), before;
   if (pthread_attr_init(&attributes)) return false;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, STACK);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   bool is_made = pthread_create(&thread, &attributes, help, NULL) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);

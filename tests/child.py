@@ -22,6 +22,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,  # of what ends at all, none takes a tenth of that
     )
 
 
