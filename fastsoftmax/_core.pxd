@@ -29,7 +29,7 @@ cdef extern from "fastsoftmax.h":
         double label_smoothing, scale
         void *scratch
 
-    size_t FSM_SCRATCH(size_t length, size_t inner) noexcept nogil
+    size_t fsm_scratch(const fsm_call *call) noexcept nogil
 
     ctypedef void fsm_call_kernel(const fsm_call *) noexcept nogil
 

@@ -2,8 +2,10 @@
  * losses and gradients that are made of them.
  *
  * The library never fails: it is handed valid pointers and extents. It allocates nothing but
- * scratch, for two rows of a large array and for the columns of each thread, and does without if it
- * cannot; it keeps no state but its threads, how many are at work, and the sizes of the caches. */
+ * scratch, for two rows of a large array, for what is known of the parts of long slices, for k
+ * classes and for the columns of each thread, and does without if it cannot; it takes less than
+ * 100 KB of the caller's stack, and keeps no state but its threads, how many are at work, and the
+ * sizes of the caches. */
 #ifndef FASTSOFTMAX_H
 #define FASTSOFTMAX_H
 
@@ -23,6 +25,9 @@ typedef void fsm_each(void *team, fsm_task *task, void *work, int tasks);
 
 /* Elements from which a slice, or columns of which there are so few, are worked on in parts. */
 enum { FSM_LONG = 1 << 17, FSM_NARROW = 128 };
+
+/* Columns that are worked on together, where there are so many. */
+enum { FSM_TILE = 256 };
 
 /* An array of shape (outer, length, inner), normalised along its middle axis. Strides count
  * elements.
@@ -83,14 +88,18 @@ typedef struct {
   bool log;               /* values are of log-softmax */
   double label_smoothing; /* from 0 to 1 */
   double scale;           /* of gradients of losses; of the second derivatives */
-  void *scratch;          /* FSM_SCRATCH elements where inner > 1 */
+  void *scratch;          /* fsm_scratch elements where inner > 1 */
   size_t elements;        /* of x, if this is a part of the call; otherwise 0 */
 } fsm_call;
 
-/* Elements of scratch: columns are worked on as rows, FSM_COLUMNS of them at a time. */
+/* Elements of scratch that a call needs where inner > 1: columns are worked on as rows, FSM_COLUMNS
+ * of them at a time, of each array that has its shape. */
 enum { FSM_COLUMNS = 16, FSM_PADDING = 16 };
-#define FSM_SCRATCH(length, inner)                                                                 \
-  (4 * ((inner) < FSM_COLUMNS ? (inner) : FSM_COLUMNS) * ((length) + FSM_PADDING))
+static inline size_t fsm_scratch(const fsm_call *c) {
+  size_t columns = c->inner < FSM_COLUMNS ? c->inner : FSM_COLUMNS;
+  size_t arrays = 1 + (c->other.data != 0) + (c->out.data != 0) + (c->hess.data != 0);
+  return arrays * columns * (c->length + FSM_PADDING);
+}
 
 typedef void fsm_call_kernel(const fsm_call *call);
 

@@ -55,7 +55,6 @@ enum {
   /* Parts of columns begin a whole number of cache lines, which is as many vectors, apart. The rows
    * of FSM_NARROW columns or fewer may be fused, in which case all columns belong together. */
   LINE_BYTES = 64,
-  TILE = 256, /* columns that a kernel takes together */
   PARTS_PER_THREAD = 4,
   RUNS_PER_THREAD = 8,
   WORTH_WAKING = 8, /* shares */
@@ -90,7 +89,7 @@ static void cut(division *d, int threads) {
   if (largest_part(d) <= by_inner)
     cut_outer(d, most);
   else
-    cut_inner(d, larger(parts, smaller(most, d->inner / TILE)));
+    cut_inner(d, larger(parts, smaller(most, d->inner / FSM_TILE)));
 }
 
 static void run_part(void *work, int k, int thread) {
@@ -184,7 +183,8 @@ static bool run_long_slices(fsm_kernel *kernel, const fsm_slices *slices, int wo
   /* They meet after each pass, so each needs the more to do. */
   size_t shares = all.elements / (2 * FSM_SHARE);
   int threads = fsm_enter((int)smaller(shares, (size_t)workers));
-  bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads;
+  bool is_for_team = threads > 1 && slices->outer < PARTS_PER_THREAD * (size_t)threads &&
+                     (all.elements / FSM_SHARE >= WORTH_WAKING || fsm_help_is_near());
   if (is_for_team) {
     all.each = each_in_team;
     all.team = &threads;
@@ -254,7 +254,7 @@ void fsm_run_call(fsm_call_kernel *kernel, const fsm_call *call, size_t itemsize
       .inner = call->inner,
       .columns = FSM_COLUMNS,
       .share = only_compares ? 4 * FSM_SHARE : FSM_SHARE,
-      .scratch_size = call->inner > 1 ? FSM_SCRATCH(call->length, call->inner) * itemsize : 0,
+      .scratch_size = call->inner > 1 ? fsm_scratch(call) * itemsize : 0,
       .run = run_call,
       .work = &w,
   };

@@ -680,7 +680,7 @@ static void check_call(bool at_end, bool is_apart) {
   call.scale = posed.scale;
   if (s.inner > 1) {
     if (!scratch) scratch = fenced();
-    call.scratch = scratch + REGION - FSM_SCRATCH(s.length, s.inner) * of->size;
+    call.scratch = scratch + REGION - fsm_scratch(&call) * of->size;
   }
 
   const fsm_kernels *kernels = kernels_of(of);

@@ -36,10 +36,11 @@ static fsm_array columns_from(fsm_array a, size_t itemsize, size_t outer, size_t
 static void for_columns(const fsm_call *c, size_t outer, size_t inner, size_t columns,
                         fsm_call_kernel *kernel) {
   size_t step = c->length + FSM_PADDING, size = columns * step;
-  storage *x = c->scratch, *other = x + size, *out = other + size, *hess = out + size;
   storage *from_other = elements_of(&c->other, outer, inner);
   storage *to_out = elements_of(&c->out, outer, inner);
   storage *to_hess = elements_of(&c->hess, outer, inner);
+  storage *x = c->scratch, *other = x + size, *out = from_other ? other + size : other;
+  storage *hess = to_out ? out + size : out;
   ptrdiff_t stride = (ptrdiff_t)step;
   fsm_call rows = *c;
   rows.outer = columns;

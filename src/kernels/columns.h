@@ -13,7 +13,7 @@
 
 #include "cpu.h"
 
-enum { TILE = 256, TILE_VECTORS = TILE / LANES };
+enum { TILE_VECTORS = FSM_TILE / LANES };
 
 /* Where neighbouring columns stand. Passes have a copy of their own: for all the compiler knows,
  * what is stored to `out` could change another. */
@@ -199,7 +199,7 @@ static inline size_t folded_vectors(const tile *t) { return (t->columns + LANES 
 /* Repeat what was found for the columns there really are, which is `parts` vectors for each vector
  * of them, for those that they were fused to. */
 static void spread(const tile *t, void *found, size_t parts) {
-  real lanes[TILE + LANES];
+  real lanes[FSM_TILE + LANES];
   for (size_t p = 0; p < parts; p++) {
     vec *part = (vec *)found + p;
     for (size_t v = 0; v < folded_vectors(t); v++) v_store_real(lanes + v * LANES, part[v * parts]);
@@ -214,7 +214,7 @@ static void spread(const tile *t, void *found, size_t parts) {
  * fused to it. */
 static void fold_largest(const tile *t, vec *found) {
   if (!is_fused(t)) return;
-  real lanes[TILE + LANES];
+  real lanes[FSM_TILE + LANES];
   for (size_t v = 0; v < t->vectors; v++) v_store_real(lanes + v * LANES, found[v]);
   v_store_real(lanes + t->at.width, v_set1(-(real)INFINITY));
   for (size_t v = 0; v < folded_vectors(t); v++)
@@ -224,7 +224,7 @@ static void fold_largest(const tile *t, vec *found) {
 }
 
 static void fold_sums(tile *t) {
-  double ties[TILE], hi[TILE], lo[TILE];
+  double ties[FSM_TILE], hi[FSM_TILE], lo[FSM_TILE];
   for (size_t v = 0; v < t->vectors; v++) {
     doubles_store(t->sum[v].ties, ties + v * LANES);
     wide_store(t->sum[v].rest, hi + v * LANES, lo + v * LANES);
@@ -375,7 +375,7 @@ static inline size_t rows_to_fuse(const fsm_slices *s) {
   if (s->x_length != inner || s->out_length != inner) return 1;
   if (s->where && (s->where_length != inner || s->where_inner != 1)) return 1;
   if (s->temperature && s->temperature_inner != 0) return 1;
-  size_t room = TILE / s->inner, enough = s->length / 16, whole_vectors = 1;
+  size_t room = FSM_TILE / s->inner, enough = s->length / 16, whole_vectors = 1;
   size_t most = room < enough ? room : enough;
   while (whole_vectors * s->inner % LANES > 0) whole_vectors++;
   return most < 2 ? 1 : whole_vectors <= most ? whole_vectors : most;
@@ -388,7 +388,7 @@ static inline size_t first_tile(const fsm_slices *s, size_t outer) {
   enum { LINE = 64 / sizeof(storage) };
   const storage *x = (const storage *)s->x + (ptrdiff_t)outer * s->x_outer;
   size_t past_a_line = (uintptr_t)x / sizeof(storage) % LINE;
-  return s->inner > TILE && past_a_line > 0 ? LINE - past_a_line : TILE;
+  return s->inner > FSM_TILE && past_a_line > 0 ? LINE - past_a_line : FSM_TILE;
 }
 
 /* From a column to that in its place in the next tile, or 0 if there is none, or no room for it in
@@ -416,7 +416,7 @@ static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces) {
 
 /* The tile of the slice `outer` whose columns begin at `column`. */
 static void place_tile(tile *t, const fsm_slices *s, size_t outer, size_t column) {
-  size_t left = s->inner - column, most = column == 0 ? first_tile(s, outer) : TILE;
+  size_t left = s->inner - column, most = column == 0 ? first_tile(s, outer) : FSM_TILE;
   ptrdiff_t o = (ptrdiff_t)outer, c = (ptrdiff_t)column;
   t->columns = left < most ? left : most;
   t->at.width = t->columns * t->rows_fused;

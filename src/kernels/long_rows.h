@@ -45,7 +45,7 @@ typedef struct {
     double sum[2], ties; /* of its terms; those equal to the largest are counted for a logarithm */
     double largest[2];
     real floor_term;
-  } part[MOST_PARTS];
+  } part[];
 } long_row;
 
 static line part_of(const long_row *r, int k) {
@@ -339,24 +339,38 @@ static void logsumexp_long_row(long_row *r) {
   v_store_part(r->out, 1, log_sum_exp(r->max, log_sum));
 }
 
-static void for_each_long_row(const fsm_slices *s, void (*kernel)(long_row *r)) {
-  long_row r = {.slices = s};
+/* By `rows`, if there is no memory for what is known of the parts. */
+static void for_each_long_row(const fsm_slices *s, void (*kernel)(long_row *r), fsm_kernel *rows) {
   size_t block = BLOCK * LANES, length = (s->length + MOST_PARTS - 1) / MOST_PARTS;
   if (length < SHORTEST_PART) length = SHORTEST_PART;
-  r.part_length = (length + block - 1) / block * block;
-  r.parts = (int)((s->length + r.part_length - 1) / r.part_length);
-  for (size_t outer = 0; outer < s->outer; outer++) {
-    r.x = row_of(s, outer);
-    r.out = out_of(s, outer);
-    r.t = row_tempering(s, outer);
-    kernel(&r);
+  length = (length + block - 1) / block * block;
+  size_t parts = (s->length + length - 1) / length;
+  void *memory;
+  long_row *r = allocate(sizeof *r + parts * sizeof *r->part, &memory);
+  if (!r) {
+    rows(s);
+    return;
   }
+  r->slices = s;
+  r->part_length = length;
+  r->parts = (int)parts;
+  for (size_t outer = 0; outer < s->outer; outer++) {
+    r->x = row_of(s, outer);
+    r->out = out_of(s, outer);
+    r->t = row_tempering(s, outer);
+    kernel(r);
+  }
+  free(memory);
 }
 
-static void softmax_long_rows(const fsm_slices *s) { for_each_long_row(s, softmax_long_row); }
-static void log_softmax_long_rows(const fsm_slices *s) {
-  for_each_long_row(s, log_softmax_long_row);
+static void softmax_long_rows(const fsm_slices *s) {
+  for_each_long_row(s, softmax_long_row, softmax_rows);
 }
-static void logsumexp_long_rows(const fsm_slices *s) { for_each_long_row(s, logsumexp_long_row); }
+static void log_softmax_long_rows(const fsm_slices *s) {
+  for_each_long_row(s, log_softmax_long_row, log_softmax_rows);
+}
+static void logsumexp_long_rows(const fsm_slices *s) {
+  for_each_long_row(s, logsumexp_long_row, logsumexp_rows);
+}
 
 #endif

@@ -8,14 +8,10 @@
 #ifndef FSM_KERNELS_STREAM_H
 #define FSM_KERNELS_STREAM_H
 
-#include <stdlib.h>
-
 #include "cpu.h"
 
-enum {
-  CACHE_LINE = 64,
-  SHORTEST_STREAMED_ROW = 7 << 8, /* in bytes; where rows are shorter, the caches do as well */
-};
+/* In bytes; where rows are shorter, the caches do as well. */
+enum { SHORTEST_STREAMED_ROW = 7 << 8 };
 
 static inline bool worth_streaming(const fsm_slices *s) {
   size_t row = s->length * sizeof(storage);
@@ -112,9 +108,9 @@ static bool softmax_streams(const fsm_slices *s) {
     return true;
   }
   size_t step = (s->length * sizeof(storage) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-  char *memory = malloc(2 * step + CACHE_LINE);
-  if (!memory) return false;
-  char *terms = memory + CACHE_LINE - (uintptr_t)memory % CACHE_LINE;
+  void *memory;
+  char *terms = allocate(2 * step, &memory);
+  if (!terms) return false;
   streamed_rows(s, (storage *[]){(storage *)terms, (storage *)(terms + step)}, false);
   free(memory);
   return true;

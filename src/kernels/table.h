@@ -6,6 +6,7 @@
 #include "kernels/exp.h"
 #include "kernels/sum.h"
 #include "kernels/finish.h"
+#include "kernels/memory.h"
 #include "kernels/slices.h"
 #include "kernels/rows.h"
 #include "kernels/columns.h"

@@ -99,28 +99,35 @@ static void join_sums(tall_slice *c) {
   }
 }
 
+/* All at once, if there is no memory for what is known of the parts. */
 static void tall_columns(const fsm_slices *s, const column_passes *passes) {
-  tall_slice c; /* large, and not to be cleared for nothing */
-  c.slices = s;
-  c.passes = passes;
-  memset(c.whole.share, 0, sizeof c.whole.share); /* of which one is not used */
-  memset(c.whole.log, 0, sizeof c.whole.log);
-  prepare_tiles(&c.whole, s, passes->reduces);
-  size_t rows = c.whole.at.length; /* each may be several of the array's, fused */
-  c.part_length = (rows + MOST_COLUMN_PARTS - 1) / MOST_COLUMN_PARTS;
-  c.parts = (int)((rows + c.part_length - 1) / c.part_length);
-  for (size_t outer = 0; outer < s->outer; outer++) {
-    place_tile(&c.whole, s, outer, 0);
-    do_parts(s, find_maxima_of_part, &c, c.parts);
-    join_maxima(&c);
-    do_parts(s, find_sums_of_part, &c, c.parts);
-    join_sums(&c);
-    passes->know(&c.whole);
-    if (passes->reduces)
-      passes->finish(&c.whole);
-    else
-      do_parts(s, finish_part_of_columns, &c, c.parts);
+  void *memory;
+  tall_slice *c = allocate(sizeof *c, &memory);
+  if (!c) {
+    columns(s, passes);
+    return;
   }
+  c->slices = s;
+  c->passes = passes;
+  memset(c->whole.share, 0, sizeof c->whole.share); /* of which one is not used */
+  memset(c->whole.log, 0, sizeof c->whole.log);
+  prepare_tiles(&c->whole, s, passes->reduces);
+  size_t rows = c->whole.at.length; /* each may be several of the array's, fused */
+  c->part_length = (rows + MOST_COLUMN_PARTS - 1) / MOST_COLUMN_PARTS;
+  c->parts = (int)((rows + c->part_length - 1) / c->part_length);
+  for (size_t outer = 0; outer < s->outer; outer++) {
+    place_tile(&c->whole, s, outer, 0);
+    do_parts(s, find_maxima_of_part, c, c->parts);
+    join_maxima(c);
+    do_parts(s, find_sums_of_part, c, c->parts);
+    join_sums(c);
+    passes->know(&c->whole);
+    if (passes->reduces)
+      passes->finish(&c->whole);
+    else
+      do_parts(s, finish_part_of_columns, c, c->parts);
+  }
+  free(memory);
 }
 
 #endif
