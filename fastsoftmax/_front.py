@@ -65,7 +65,9 @@ class Place:
         view = self.layout.view(array, self._work) if is_apart else None
         if view is not None:
             return view
-        if copy_to_target:
+        # NumPy sees to it that nothing is overwritten before it is read, but in one dtype only.
+        is_safe = array.dtype == self._array.dtype or not np.may_share_memory(array, self._array)
+        if copy_to_target and is_safe:
             convert(array, self._array)
             return self.target
         return copied(array, self.layout, self._work)
@@ -120,9 +122,25 @@ _FALLBACK = _fallback.Kernels()
 @np.errstate(all="ignore")
 def convert(source: Array, target: Array) -> None:
     """Copy `source` to `target`, rounded to its dtype."""
+    if target.dtype.itemsize == 2 and source.dtype.itemsize > 4:
+        source = _to_float32_for_rounding(source)
     kernels = _backend.ACTIVE.kernels
     if not (kernels.convert(source, target) or _FALLBACK.convert(source, target)):
         np.copyto(target, source, casting="unsafe")
+
+
+def _to_float32_for_rounding(wide: Array) -> Array:
+    """In float32, such that rounding the result gives what rounding `wide` would.
+
+    What float32 does not hold is rounded to the neighbour whose last bit is 1, which never lies
+    halfway between numbers of 16 bits (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly
+    rounded sums: proved algorithms using rounding to odd", IEEE Trans. Comput. 57(4), 2008).
+    """
+    narrow = wide.astype(np.float32)
+    is_even = narrow.view(np.uint32) % 2 == 0
+    odd = np.nextafter(narrow, np.where(wide > narrow, np.float32(np.inf), np.float32(-np.inf)))
+    np.copyto(narrow, odd, where=is_even & (narrow != wide) & ~np.isnan(wide))
+    return narrow
 
 
 def rounded(values: Array, dtype: np.dtype[Any], out: Array | None) -> Any:

@@ -188,6 +188,33 @@ def test_out_of_another_dtype_than_the_logits(api, dtype):
     np.testing.assert_allclose(out, exact.softmax, rtol=4 * max(np.finfo(dtype).eps, 1e-16))
 
 
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        ("float16", "float32"),
+        ("float32", "float64"),
+        ("float32", "longdouble"),
+        ("int32", "float64"),
+        ("uint8", "float64"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(8,), (5000,), (40, 50)])
+def test_out_may_overlap_narrower_logits(api, narrow, wide, shape):
+    size = int(np.prod(shape))
+    for begin in (0, 1, size):
+        memory = np.zeros(2 * size, wide)
+        x = memory.view(narrow)[begin : begin + size].reshape(shape)
+        x[...] = np.arange(size).reshape(shape) % 5
+        out = memory[:size].reshape(shape)
+        for function in ("softmax", "log_softmax"):
+            before = x.copy()
+            wanted = getattr(api, function)(before, -1, dtype=wide)
+            assert getattr(api, function)(x, -1, dtype=wide, out=out) is out
+            np.testing.assert_array_equal(out, wanted)
+            memory.view(np.uint8)[...] = 0
+            x[...] = before
+
+
 CONFORMING = {
     "rows": ((1000, 1000), -1, lambda a: a),
     "columns": ((1000, 1000), 0, lambda a: a),
