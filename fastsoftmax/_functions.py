@@ -82,7 +82,8 @@ class Functions(Decisions, Losses):
             temperature is not positive and finite; if `out` is read-only or has another shape; if
             `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error `x` and `out` are left as they were.
+            If an axis is out of range. Whatever argument is wrong, `x` and `out`
+            are left as they were.
 
         See Also
         --------
@@ -182,7 +183,8 @@ class Functions(Decisions, Losses):
             temperature is not positive and finite; if `out` is read-only or has another shape; if
             `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error `x` and `out` are left as they were.
+            If an axis is out of range. Whatever argument is wrong, `x` and `out`
+            are left as they were.
 
         See Also
         --------
@@ -280,7 +282,8 @@ class Functions(Decisions, Losses):
             If an axis is repeated; if `b` or `where` does not broadcast; if `out` is read-only or
             has another shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error the arguments are left as they were.
+            If an axis is out of range. Whatever argument is wrong, all are left
+            as they were.
 
         See Also
         --------
@@ -367,7 +370,8 @@ class Functions(Decisions, Losses):
             If an axis is repeated; if `where` does not broadcast; if `out` is read-only or has
             another shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error the arguments are left as they were.
+            If an axis is out of range. Whatever argument is wrong, all are left
+            as they were.
 
         See Also
         --------
@@ -527,9 +531,10 @@ def _weighted_log_sum(
     return_sign: bool,
 ) -> tuple[Array, Array | None]:
     """The log-sum-exp with weights or of complex numbers, with reduced axes of size one."""
-    a = a.astype(work)
-    if b is not None:
-        b = b.astype(work)
+    wide = np.promote_types(work, np.float64)
+    with np.errstate(all="ignore"):
+        a = a.astype(wide)
+        b = None if b is None else b.astype(wide)
     if mask is not None:
         a = np.where(mask, a, -np.inf)
         b = None if b is None else np.where(mask, b, 0)

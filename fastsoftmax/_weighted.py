@@ -18,12 +18,9 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
     """log S of the sum S = sum(weights * exp(a)) over the last axis; or log|S| and S/|S|.
 
     The reduced axis stays, with size one. An element whose weight is zero counts for nothing, even
-    if it is infinite or NaN. Both arrays have the same shape and dtype; single precision gives
-    results in double precision.
+    if it is infinite or NaN. Both arrays have one shape, and one dtype of double precision or more.
     """
-    a = _widened(a)
     if weights is not None:
-        weights = _widened(weights)
         a, weights = _with_moderate_weights(np.where(weights == 0, -np.inf, a), weights)
     peak = a.real.max(axis=-1, keepdims=True, initial=-np.inf)
     is_finite = np.isfinite(peak)
@@ -32,6 +29,8 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
     a = np.where(is_finite | ~np.isfinite(a), a, 0)
     terms = _exp_difference(a, shift)
     if weights is not None:
+        # An exponential beside an infinite weight must not be 0 only because others are larger.
+        np.copyto(terms, 1, where=np.isinf(weights) & (terms == 0) & (a.real > -np.inf))
         terms *= weights
     total = terms.sum(axis=-1, keepdims=True)
     log_sum = np.log(np.abs(total))
@@ -89,8 +88,3 @@ def _log_abs1p(z: Array) -> Array:
         # |1 + z|^2 = 1 + Re z (2 + Re z) + (Im z)^2
         return np.asarray(np.log1p(z.real * (2 + z.real) + z.imag**2) / 2)
     return np.asarray(np.log1p(z))
-
-
-def _widened(a: Array) -> Array:
-    wider = {"f": "d", "F": "D"}
-    return a.astype(wider.get(a.dtype.char, a.dtype))

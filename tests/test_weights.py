@@ -36,6 +36,8 @@ CASES = {
     "inf with a negative weight": ([INF, 1.0], [-2.0, 1.0], INF, -1),
     "infs of both signs": ([INF, INF], [2.0, -1.0], NAN, NAN),
     "-inf": ([-INF, 1.0], [2.0, 1.0], 1.0, 1),
+    "an infinite weight far below": ([0.0, HUGE], [INF, 1.0], INF, 1),
+    "a negative infinite weight far below": ([0.0, HUGE], [-INF, 1.0], INF, -1),
     "nan": ([NAN, 1.0], [2.0, 1.0], NAN, NAN),
     "a weight of nan": ([0.0, 1.0], [NAN, 1.0], NAN, NAN),
     "a small rest": ([0.0, -40.0], [1.0, 2.0], 8.496708510583178e-18, 1),
@@ -112,6 +114,13 @@ def test_a_number_as_weight_does_not_affect_the_dtype(api, dtype, number):
     got = api.logsumexp(np.array([1, 1], dtype), b=number)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, 1 + np.log(2 * number), float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("weight", [1e39, 1e-50])
+def test_a_number_may_be_more_than_the_dtype_holds(api, weight):
+    got = api.logsumexp(np.array([0, 1], np.float32), b=weight)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, np.log(1 + np.e) + np.log(weight), 1e-7)
 
 
 def test_masked_elements_weigh_nothing(api):
