@@ -20,9 +20,9 @@ def softmax(
     where: NDArray[np.bool_] | None,
 ) -> None:
     """Write softmax(x / temperature) over axis 1 to `out`; masked elements are 0."""
-    x = _tempered(x, temperature, where)
-    terms = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
-    np.divide(terms, terms.sum(axis=1, keepdims=True), out=out)
+    x, peak = _with_peak(x, where)
+    terms = np.exp(_tempered(x - peak, temperature))
+    np.divide(terms, terms.sum(axis=1, keepdims=True), out=out, casting="same_kind")
     if where is not None:
         np.copyto(out, 0, where=~where)
 
@@ -35,20 +35,22 @@ def log_softmax(
     where: NDArray[np.bool_] | None,
 ) -> None:
     """Write log(softmax(x / temperature)) over axis 1 to `out`; masked elements are -inf."""
-    x = _tempered(x, temperature, where)
-    peak = x.max(axis=1, keepdims=True, initial=-np.inf)
+    x, peak = _with_peak(x, where)
     np.copyto(peak, 0, where=~np.isfinite(peak))
-    shifted = x - peak
-    np.subtract(shifted, np.log(np.exp(shifted).sum(axis=1, keepdims=True)), out=out)
+    shifted = _tempered(x - peak, temperature)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    np.subtract(shifted, log_sum, out=out, casting="same_kind")
     if where is not None:
         np.copyto(out, -np.inf, where=~where)
 
 
-def _tempered(
-    x: Array, temperature: NDArray[np.float64] | None, where: NDArray[np.bool_] | None
-) -> Array:
-    if temperature is not None:
-        x = x / temperature[:, None].astype(x.real.dtype)
+def _with_peak(x: Array, where: NDArray[np.bool_] | None) -> tuple[Array, Array]:
+    """`x` in double precision or more, without masked elements, and its maxima over axis 1."""
+    x = x.astype(np.promote_types(x.dtype, np.complex128))
     if where is not None:
         x = np.where(where, x, -np.inf)
-    return x
+    return x, x.max(axis=1, keepdims=True, initial=-np.inf)
+
+
+def _tempered(shifted: Array, temperature: NDArray[np.float64] | None) -> Array:
+    return shifted if temperature is None else shifted / temperature[:, np.newaxis]

@@ -139,6 +139,33 @@ def test_temperatures_broadcast_over_the_slices(api, kind, axis, shape):
         np.testing.assert_allclose(got, wanted, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("temperature", np.append(np.exp2(np.arange(-60.0, 0, 0.37)), 1e-300))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_no_temperature_brings_near_stays_minus_infinity(api, dtype, temperature):
+    for low in (-np.inf, np.finfo(dtype).min):
+        x = np.array([[0, low, -1]], dtype)
+        exact = oracle.exact(x, np.array([[temperature]]))
+        for arrangement in ARRANGEMENTS.values():
+            got = api.log_softmax(
+                arrangement.place(x), arrangement.axis, temperature=float(temperature)
+            )
+            assert_accurate(arrangement.rows(got), exact.log_softmax)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-50, 1e-10, 3.0, 1e39])
+def test_complex_numbers_of_any_temperature(api, dtype, temperature):
+    for real in ([1.0, 2.0], [1e10, 2e10], [3e38, -3e38]):
+        x = np.array(real, dtype)
+        exact = oracle.exact(np.array([x.real], np.float64), np.array([[temperature]]))
+        for function in ("softmax", "log_softmax"):
+            got = getattr(api, function)(x, temperature=temperature)
+            assert got.dtype == dtype
+            with np.errstate(over="ignore", under="ignore"):
+                wanted = getattr(exact, function)[0].astype(np.float64).astype(x.real.dtype)
+            np.testing.assert_allclose(got, wanted, rtol=4 * np.finfo(dtype).eps, atol=1e-45)
+
+
 @pytest.mark.parametrize(
     "temperature", [2, 2.0, np.float32(2), np.int8(2), np.array(2.0), [2.0], np.longdouble(2)]
 )
@@ -216,6 +243,27 @@ def test_computed_in_the_wider_dtype_and_rounded_once(api, arrangement, given_dt
     got = api.logsumexp(placed, arrangement.axis, dtype=dtype)
     assert got.dtype == result_dtype
     assert_accurate(got.reshape(-1), exact.logsumexp, bound=bound)
+
+
+@pytest.mark.parametrize("wide", [np.float64, np.longdouble])
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+def test_wider_numbers_are_rounded_to_16_bits_once(api, dtype, wide):
+    """A little more or less than halfway between two numbers, by less than float32 holds."""
+    eps, little = wide(float(ml_dtypes.finfo(dtype).eps)), wide(2.0**-40)
+    for sign in (1, -1):
+        for k in (0, 1):
+            halfway = 1 + (k + wide(0.5)) * eps
+            for x, wanted in (
+                (halfway + little, 1 + (k + 1) * eps),
+                (halfway, 1 + 2 * k * eps),
+                (halfway - little, 1 + k * eps),
+            ):
+                got = api.logsumexp(np.array([sign * x]), dtype=dtype)
+                assert got.dtype == dtype
+                assert wide(float(got)) == sign * wanted
+    x = np.array([[np.inf], [-np.inf], [np.nan], [1e300], [-1e300]], wide)
+    got = api.logsumexp(x, 1, dtype=dtype).astype(np.float64)
+    np.testing.assert_array_equal(got, [np.inf, -np.inf, np.nan, np.inf, -np.inf])
 
 
 def test_longdouble_keeps_its_digits(api):

@@ -134,19 +134,20 @@ typedef struct {
   vec max;
   vec_pair inverse;
   vec minus_log_sum;
+  vec least; /* an x - max below it has a result of about -REAL_MAX or -inf */
 } log_frame;
 
 FSM_INLINE log_frame log_frame_of(vec max, const tempering *t, doubles log_sum) {
   for (int p = 0; p < PARTS; p++) log_sum.part[p] = d_sub(d_set1(0), log_sum.part[p]);
-  log_frame f = {max, t->inverse, v_join(log_sum.part)};
-  return f;
+  vec least = v_max(v_set1(-REAL_MAX), v_mul(v_set1(-REAL_MAX), t->period));
+  return (log_frame){max, t->inverse, v_join(log_sum.part), least};
 }
 
 /* Half a unit for x - max, and half each for log_sum and the last step; all three have one sign. */
 FSM_INLINE vec log_share(vec x, const log_frame *f) {
   vec d = v_sub(x, f->max);
-  /* inverse.lo is 0 for temperature 1, and 0 * -inf must not arise. */
-  vec rest = v_mul_add(v_max(v_set1(-REAL_MAX), d), f->inverse.lo, f->minus_log_sum);
+  /* inverse.lo may be 0 or more than 1, and neither 0 * -inf nor +inf must arise. */
+  vec rest = v_mul_add(v_max(f->least, d), f->inverse.lo, f->minus_log_sum);
   return v_mul_add(d, f->inverse.hi, rest);
 }
 

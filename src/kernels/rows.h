@@ -531,16 +531,18 @@ FSM_INLINE void log_softmax_of_group(group *g, const tempering *t, const bool st
   const out_use use = streams ? STREAM_LATER : FETCH_IT;
   log_frame frame =
       log_frame_of(load_lanes(g->max, g->count), t, log_of_group_sums(g, t, use, masked));
-  real inverse[2][LANES], minus_log_sum[LANES];
+  real inverse[2][LANES], minus_log_sum[LANES], least[LANES];
   v_store_real(inverse[0], frame.inverse.hi);
   v_store_real(inverse[1], frame.inverse.lo);
   v_store_real(minus_log_sum, frame.minus_log_sum);
+  v_store_real(least, frame.least);
   for (size_t k = 0; k < g->count; k++) {
     line row = group_row(g, k);
     last_pass last = {.from = row.x, .out = group_out(g, k), .length = row.length};
     last.log = (log_frame){v_set1(g->max[k]),
                            {v_set1(inverse[0][k]), v_set1(inverse[1][k])},
-                           v_set1(minus_log_sum[k])};
+                           v_set1(minus_log_sum[k]),
+                           v_set1(least[k])};
     look_ahead(g, k, masked);
     if (streams)
       stream_row(&last, true);
