@@ -699,7 +699,10 @@ cdef array_or_scalar(cnp.ndarray result):
 
 
 cdef plain_labels(target):
-    """Integers that int64 holds as a plain array of them; anything else as it is."""
+    """Integers that int64 holds as a plain array of them; anything else as it is.
+
+    Always a copy: what has been found to be in range must stay so, whatever other threads write.
+    """
     cdef cnp.ndarray a
     target = array_of_list(target)
     if not cnp.PyArray_CheckExact(target):
@@ -707,7 +710,9 @@ cdef plain_labels(target):
     a = <cnp.ndarray> target
     if not cnp.PyArray_ISINTEGER(a) or (cnp.PyArray_ISUNSIGNED(a) and cnp.PyArray_ITEMSIZE(a) > 4):
         return target
-    return cnp.PyArray_FROM_OTF(a, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO)
+    return cnp.PyArray_FROM_OTF(
+        a, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
+    )
 
 
 cdef bint are_labels(target, cnp.ndarray logits, ignore_index):
@@ -882,7 +887,7 @@ cdef int launch_call(fsm_call_kernel *kernel, fsm_call *call, cnp.ndarray x) exc
     if size == 0:
         return 0
     if call.inner > 1:
-        scratch = np.empty(FSM_SCRATCH(call.length, call.inner), x.dtype)
+        scratch = np.empty(fsm_scratch(call), x.dtype)
         call.scratch = cnp.PyArray_DATA(scratch)
     if size < RELEASE_FROM:
         kernel(call)

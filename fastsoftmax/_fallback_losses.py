@@ -156,8 +156,8 @@ def _of_labels(
     tail_of = 0 if tail is None else np.take_along_axis(tail, labels, axis=1)
     losses = _exponents.log_sum(peak, head, tail) - tail_of
     losses -= np.take_along_axis(head, labels, axis=1)
+    np.copyto(losses, 0, where=(weight == 0) & np.isinf(losses))
     losses *= weight
-    np.copyto(losses, 0, where=weight == 0)
     if not with_grad:
         return losses, losses
     values, correction, others = _shares_and_others(head, tail)
@@ -170,7 +170,7 @@ def _of_parts(
 ) -> tuple[Array, Array]:
     """The loss of every class, times its part, summed for each slice, and the gradient."""
     logarithms = _exponents.log_sum(peak, head, tail) - (0 if tail is None else tail) - head
-    np.copyto(logarithms, 0, where=part == 0)
+    np.copyto(logarithms, 0, where=(part == 0) & np.isinf(logarithms))
     losses, error = _compensated.total(*_compensated.product(logarithms, part))
     losses += error
     if not with_grad:

@@ -50,7 +50,8 @@ class Losses(Front):
         target : array_like
             Of an integer dtype: the class of each slice, in the shape of `logits` without the
             axis, where :math:`t` is 1. Of a floating dtype: the probabilities :math:`t` of all
-            classes, in the shape of `logits`; they are not checked, and need not sum to 1.
+            classes, in the shape of `logits`; they are not checked, and need not sum to 1. They are
+            rounded to the dtype of `logits`, or to float32 if that has 16 bits.
         weight : array_like, optional
             The weight :math:`w_c` of each class, one-dimensional, by default 1.
         axis : int, optional
@@ -175,7 +176,11 @@ class Losses(Front):
         else:
             targets = _arguments.as_labels("target", targets, shape, classes, ignored)
             divisor = _divisor_of_mean(_total_weight(targets, class_weight))
-        scale = 1 / divisor if reduction == "mean" else 1.0
+            if reduction == "mean":
+                class_weight, divisor = _near_1(class_weight, divisor)
+        scale = 1.0
+        if reduction == "mean":
+            scale = np.promote_types(work, np.float64).type(1) / divisor
 
         place = None
         if return_grad:
@@ -280,6 +285,9 @@ class Losses(Front):
         reduction = _arguments.as_choice("reduction", reduction, REDUCTIONS)
         targets = _arguments.as_array("target", target)
         labels = _arguments.as_labels("target", targets, shape, classes, ignored)
+        divisor = _divisor_of_mean(_total_weight(labels, class_weight))
+        if reduction == "mean":
+            class_weight, divisor = _near_1(class_weight, divisor)
         losses = np.zeros(shape, np.promote_types(work, np.float64))
         if classes > 0:
             labels_or_0 = np.maximum(labels, 0)
@@ -289,10 +297,9 @@ class Losses(Front):
                 is_void = labels < 0
                 if class_weight is not None:
                     weights = class_weight[labels_or_0]
+                    is_void |= (weights == 0) & np.isinf(losses)
                     losses *= weights
-                    is_void |= weights == 0
             np.copyto(losses, 0, where=is_void)
-        divisor = _divisor_of_mean(_total_weight(labels, class_weight))
         return rounded(_reduced(losses, divisor, reduction), natural, None)
 
     def softmax_backward(
@@ -338,7 +345,8 @@ class Losses(Front):
             If the shapes differ; if an axis is repeated; if `out` is read-only or has another
             shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error the arguments are left as they were.
+            If an axis is out of range. Whatever argument is wrong, all are left
+            as they were.
 
         See Also
         --------
@@ -403,7 +411,8 @@ class Losses(Front):
             If the shapes differ; if an axis is repeated; if `out` is read-only or has another
             shape; if `workers` is 0, or negative and no CPU is left.
         numpy.exceptions.AxisError
-            If an axis is out of range. On any error the arguments are left as they were.
+            If an axis is out of range. Whatever argument is wrong, all are left
+            as they were.
 
         See Also
         --------
@@ -564,6 +573,15 @@ def _total_weight(labels: NDArray[np.int64], class_weight: Array | None) -> Any:
 def _divisor_of_mean(total_weight: Any) -> Any:
     """NaN for nothing: its mean is NaN, whatever its sum."""
     return np.nan if total_weight == 0 else total_weight
+
+
+def _near_1(class_weight: Array | None, total_weight: Any) -> tuple[Array | None, Any]:
+    """Both divided by the power of two that brings the total near 1, which changes no mean."""
+    if class_weight is None:
+        return None, total_weight
+    _, exponent = np.frexp(total_weight)
+    with np.errstate(all="ignore"):
+        return np.ldexp(class_weight, -exponent), np.ldexp(total_weight, -exponent)
 
 
 def _reduced(losses: Array, divisor: Any, reduction: str) -> Array:

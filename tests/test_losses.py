@@ -296,6 +296,43 @@ def test_zero_times_infinity_is_zero(api):
     np.testing.assert_array_equal(grad, [0.5, 0.5, -1.0])
 
 
+@pytest.mark.parametrize("row", [[np.nan, 1.0, 2.0], [-np.inf] * 3, [np.inf, 1.0, 2.0]], ids=str)
+def test_zero_times_nan_is_nan(api, row):
+    """As the gradient is: a model that has gone astray does not go unnoticed."""
+    x = np.array([row])
+    for target, weight in ((0, [0.0, 1.0, 1.0]), (np.zeros_like(x[0]), None)):
+        loss, grad = api.cross_entropy(
+            x, np.array([target]), weight, reduction="none", return_grad=True
+        )
+        assert np.isnan(loss).all()
+        assert np.isnan(grad).all()
+        if weight:
+            log_probs = api.log_softmax(x, -1)
+            assert np.isnan(api.nll_loss(log_probs, [target], weight, reduction="none"))
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-50, 1e-44, 1e-40, 1e38, 1e300])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mean_does_not_depend_on_the_scale_of_the_weights(api, dtype, scale):
+    x, labels = np.array([[1, 2, 3], [0, 0, 5]], dtype), [0, 1]
+    wanted, wanted_grad = api.cross_entropy(x, labels, return_grad=True)
+    loss, grad = api.cross_entropy(x, labels, [scale] * 3, return_grad=True)
+    tolerance = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(loss, wanted, rtol=tolerance)
+    np.testing.assert_allclose(grad, wanted_grad, rtol=tolerance)
+    log_probs = api.log_softmax(x, -1)
+    got = api.nll_loss(log_probs, labels, [scale] * 3)
+    np.testing.assert_allclose(got, wanted, rtol=tolerance)
+
+
+def test_longdouble_keeps_its_digits(api):
+    x = np.zeros((3, 2), np.longdouble)
+    for weight in (None, np.ones(2, np.longdouble)):
+        loss, grad = api.cross_entropy(x, [0, 0, 1], weight, return_grad=True)
+        assert abs(loss - np.log(np.longdouble(2))) <= np.finfo(np.longdouble).eps
+        assert np.all(abs(abs(grad) - 1 / np.longdouble(6)) <= np.finfo(np.longdouble).eps / 4)
+
+
 SLICES = {
     "+inf elsewhere": ([np.inf, 0.0], 1, np.inf),
     "+inf at the label": ([np.inf, 0.0], 0, np.nan),

@@ -75,12 +75,17 @@ FSM_INLINE dvec share_of_term(dvec term, const known *n) {
   return PARTS > 1 ? d_mul(term, hi) : d_fma(term, hi, d_mul(term, lo));
 }
 
+/* -part log(share) of an element, where 0 * inf is 0. */
+static inline double part_of_loss(const known *n, real x, double part) {
+  double loss = ((double)n->max - (double)x) + n->log;
+  return part == 0 && isinf(loss) ? 0 : part * loss;
+}
+
 /* -weight log(share), and weight (shares - 1 at the label), where the latter is -(all others). */
 static void label_loss(const slice *s, const known *n, size_t label) {
   double weight = weight_of(s->call, label), factor = weight * s->call->scale;
   real x = s->x.x[label];
-  double loss = weight * (((double)n->max - (double)x) + n->log);
-  *result_of(s) = (storage)(weight == 0 ? 0 : loss);
+  *result_of(s) = (storage)part_of_loss(n, x, weight);
   if (!s->out) return;
   double others = x == n->max ? n->others : 1 - share_of(n, s->out[label]);
   scale_terms(s->out, s->x.length, n, factor);
@@ -152,10 +157,7 @@ static double class_part(const parts *q, size_t i) {
 static double nonfinite_loss(const parts *q, const known *n) {
   const line *x = &q->s->x;
   double loss = 0;
-  for (size_t i = 0; i < x->length; i++) {
-    double part = class_part(q, i);
-    if (part != 0) loss += part * (((double)n->max - (double)x->x[i]) + n->log);
-  }
+  for (size_t i = 0; i < x->length; i++) loss += part_of_loss(n, x->x[i], class_part(q, i));
   return loss;
 }
 
@@ -255,7 +257,7 @@ static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
   p.all[1] = p.others[1];
   add_to_pair(&p.all[0], &p.all[1], p.own, 0);
   p.loss = (distance[0] + distance[1]) + at_label + n->log * (p.all[0] + p.all[1]);
-  if (!(fabs(p.loss) < INFINITY)) p.loss = nonfinite_loss(q, n);
+  if (!(fabs(p.loss) < INFINITY) || !is_finite(n->max)) p.loss = nonfinite_loss(q, n);
   return p;
 }
 

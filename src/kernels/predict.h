@@ -33,7 +33,7 @@ FSM_INLINE vec chunk_max(const line *s, size_t i, size_t end, mask *nan) {
 }
 
 static size_t first_nan(const line *s, size_t i) {
-  while (!((real)s->x[i] != (real)s->x[i])) i++;
+  while (i + 1 < s->length && !((real)s->x[i] != (real)s->x[i])) i++;
   return i;
 }
 
