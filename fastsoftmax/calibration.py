@@ -116,18 +116,31 @@ def fit_temperature(
             "logits have the largest value of every sample at its label: "
             "the lower the temperature, the lower the loss, and none is the best"
         )
-    if weight @ values.mean(axis=1) >= 0:
+    scale = _best_scale(values, weight)
+    if scale <= _SCALES[0]:
         raise ValueError(
             "logits are no larger at the labels than elsewhere on average: "
             "the higher the temperature, the lower the loss, and none is the best"
         )
-    return float(np.ldexp(1 / _best_scale(values, weight), exponent))
+    with np.errstate(over="ignore", under="ignore"):
+        temperature = float(np.ldexp(1 / scale, exponent))
+    if scale >= _SCALES[1] or not 0 < temperature < np.inf:
+        raise ValueError("logits have their best temperature beyond the range of float64")
+    return temperature
+
+
+_SCALES = 2.0**-40, 2.0**1000
+"""Reciprocals of temperatures that are looked for, where the largest logit is near 1. At the former
+the loss has a slope that is lost in rounding."""
 
 
 def _best_scale(values: Array, weight: Array) -> float:
-    """The b > 0 of least sum(weight * logsumexp(b * values)), which has a minimum there."""
+    """The b of least sum(weight * logsumexp(b * values)); the end of `_SCALES` beyond which it is.
+
+    Newton's method, kept between the ends of an interval in which the slope changes its sign.
+    """
     low, high, scale = 0.0, np.inf, 1.0
-    while True:
+    while _SCALES[0] < scale < _SCALES[1]:
         probabilities = IN_FORCE.softmax(scale * values, axis=1)
         mean = (probabilities * values).sum(axis=1)
         slope = weight @ mean
@@ -142,9 +155,9 @@ def _best_scale(values: Array, weight: Array) -> float:
             break
         if not low < following < high:
             if high == np.inf:
-                following = 4 * scale
+                following = min(16 * scale, _SCALES[1])
             elif low == 0:
-                following = scale / 4
+                following = max(scale / 16, _SCALES[0])
             else:
                 following = low + (high - low) / 2
                 if following in (low, high):
@@ -474,8 +487,10 @@ CALIBRATED = "calibrated"
 
 
 def _samples(name: str, values: ArrayLike) -> Array:
+    """An array of (samples, classes), wide enough for a softmax of it to be counted into bins."""
     array = _arguments.as_array(name, values)
-    _arguments.real_dtype(name, array.dtype)
+    if _arguments.real_dtype(name, array.dtype).itemsize == 2:
+        array = array.astype(np.float32)
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"{name} has shape {array.shape}, need (samples, classes), none of them 0")
     return array

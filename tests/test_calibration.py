@@ -2,13 +2,19 @@
 
 import itertools
 
+import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
 
 import fastsoftmax
 from fastsoftmax import calibration
-from fastsoftmax.calibration import ReliabilityDisplay, calibration_error, fit_temperature
+from fastsoftmax.calibration import (
+    ReliabilityDisplay,
+    calibration_error,
+    fit_temperature,
+    reliability_curve,
+)
 
 
 def sample(temperature=2.0, shape=(500, 4), seed=0):
@@ -143,6 +149,29 @@ FIT_ERRORS = {
         "logits .*lower the temperature",
     ),
     "opposed": ({"logits": -SEPARABLE}, ValueError, "logits .*higher the temperature"),
+    "opposed to each other": (
+        {
+            "logits": [[0.1, 0.1, -2.4], [0.5, -0.3, -0.3], [-0.1, -0.1, 2.4], [-0.5, 0.3, 0.3]],
+            "labels": [2, 0, 2, 0],
+        },
+        ValueError,
+        "logits .*higher the temperature",
+    ),
+    "next to nothing": (
+        {"logits": [[1e-310, 0], [1e-310, 0], [0, 1e-310], [0, 1.0]], "labels": [1, 0, 1, 1]},
+        ValueError,
+        "logits have their best temperature beyond the range",
+    ),
+    "the largest numbers": (
+        {"logits": [[1.7e308, -1.7e308]] * 3, "labels": [0, 0, 1]},
+        ValueError,
+        "logits have their best temperature beyond the range",
+    ),
+    "weights beyond float64": (
+        {"sample_weight": np.full(20, np.finfo(np.longdouble).max)},
+        ValueError,
+        "sample_weight must be finite",
+    ),
     "equal logits": ({"logits": np.ones((20, 3))}, ValueError, "logits are equal within each"),
     "labels of one class": ({"labels": np.ones(20, int)}, ValueError, "labels are all 1"),
     "one class": ({"logits": LOGITS[:, :1], "labels": 0 * LABELS}, ValueError, "two classes"),
@@ -173,6 +202,28 @@ def test_a_temperature_that_is_nearly_none():
     labels[0] = 1
     logits = np.tile([1.0, 0.0], (1_000_000, 1))
     assert fit_temperature(logits, labels) == pytest.approx(1 / np.log(999_999), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_logits_that_tell_nothing_have_no_temperature(seed):
+    """The slope of the loss at infinite temperature is 0, but for rounding."""
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
+    with pytest.raises(ValueError, match=r"logits .*higher the temperature"):
+        fit_temperature(np.vstack([logits, -logits]), np.tile(labels, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_confidences_of_16_bits_are_not_rounded(dtype):
+    logits, labels = sample()
+    logits = logits.astype(dtype)
+    for options in ({}, {"strategy": "quantile"}):
+        got = reliability_curve(logits, labels, **options)
+        wanted = reliability_curve(logits.astype(np.float32), labels, **options)
+        np.testing.assert_array_equal(got, wanted)
+    for classwise in (False, True):
+        got = calibration_error(logits, labels, classwise=classwise)
+        assert got == calibration_error(logits.astype(np.float32), labels, classwise=classwise)
 
 
 def by_hand(confidence, is_right, edges):
