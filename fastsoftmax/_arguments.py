@@ -1,5 +1,6 @@
 """What the functions accept: each argument is checked and brought to its one form here."""
 
+import math
 import operator
 from typing import Any
 
@@ -19,17 +20,22 @@ def as_array(name: str, value: object) -> NDArray[Any]:
         )
     if isinstance(value, np.matrix):
         raise TypeError(f"{name} is a numpy.matrix, need an array: pass numpy.asarray({name})")
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # such as a list of rows that differ in length
+        raise ValueError(f"{name}: {error}") from None
 
 
 def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, counted from the front; None stands for all of them."""
     if axis is None:
         return tuple(range(ndim))
-    if type(axis) is int and ndim:
-        return (normalize_axis_index(axis, ndim),)
     try:
+        if type(axis) is int and ndim:
+            return (normalize_axis_index(axis, ndim),)
         axes: tuple[int, ...] = normalize_axis_tuple(axis, max(ndim, 1))
+    except OverflowError:
+        raise _axis_error(axis, ndim) from None
     except TypeError:
         raise TypeError(
             f"axis must be an integer, a tuple of integers or None, got {axis!r}"
@@ -39,27 +45,40 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def as_axis(axis: Any, ndim: int) -> int:
     """The one axis along which the classes lie, counted from the front."""
-    return normalize_axis_index(as_integer("axis", axis), ndim)
+    place = as_integer("axis", axis)
+    try:
+        return normalize_axis_index(place, ndim)
+    except OverflowError:
+        raise _axis_error(place, ndim) from None
+
+
+def _axis_error(axis: Any, ndim: int) -> np.exceptions.AxisError:
+    return np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension {ndim}")
 
 
 def float_dtype(name: str, dtype: DType) -> DType:
     """The native floating or complex dtype in which an argument of this dtype takes part."""
-    # NumPy's own types only; the small floats of other packages call themselves kind "f" as well.
-    if issubclass(dtype.type, np.inexact):
-        return dtype if dtype.isnative else dtype.newbyteorder("=")
-    if _is_bfloat16(dtype):
-        return dtype
-    if dtype.kind in "biu" and issubclass(dtype.type, (np.integer, np.bool_)):
-        return np.dtype(np.float64)
-    raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
+    natural = _natural_dtype(dtype)
+    if natural is None:
+        raise TypeError(f"{name} has dtype {dtype}, need real or complex numbers")
+    return natural
 
 
 def real_dtype(name: str, dtype: DType) -> DType:
     """`float_dtype` for a function that complex numbers do not have."""
-    natural = float_dtype(name, dtype)
-    if natural.kind == "c":
+    natural = _natural_dtype(dtype)
+    if natural is None or natural.kind == "c":
         raise TypeError(f"{name} has dtype {dtype}, need real numbers")
     return natural
+
+
+def _natural_dtype(dtype: DType) -> DType | None:
+    # NumPy's own types only; the small floats of other packages call themselves kind "f" as well.
+    if issubclass(dtype.type, np.inexact) or _is_bfloat16(dtype):
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
+    if dtype.kind in "biu" and issubclass(dtype.type, (np.integer, np.bool_)):
+        return np.dtype(np.float64)
+    return None
 
 
 def common_real_dtype(first: DType, second: DType) -> DType:
@@ -157,6 +176,8 @@ def as_temperature(
     """
     if type(temperature) in (int, float) and temperature == 1:
         return None
+    if type(temperature) is int:
+        temperature = as_number("temperature", temperature)
     values = as_array("temperature", temperature)
     if values.dtype.kind not in "fiu" and not _is_bfloat16(values.dtype):
         raise TypeError(f"temperature has dtype {values.dtype}, need real numbers")
@@ -164,7 +185,8 @@ def as_temperature(
         values = values.astype(np.float64)
     is_right = (values > 0) & (values < np.inf)
     if np.count_nonzero(is_right) < is_right.size:
-        raise ValueError(f"temperature must be positive and finite, got {values[~is_right][0]}")
+        wrong = values[~is_right][0]
+        raise ValueError(f"temperature must be positive and finite as a float64, got {wrong}")
     slices = tuple([1 if i in axes else n for i, n in enumerate(shape)])
     return _broadcast("temperature", values, slices)
 
@@ -193,7 +215,10 @@ def as_count(name: str, value: Any, least: int, most: int | None = None) -> int:
 def as_number(name: str, value: Any) -> float:
     if not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def as_label_smoothing(value: Any) -> float:
@@ -222,6 +247,7 @@ def as_labels(
         raise TypeError(f"{name} has dtype {labels.dtype}, need integers")
     if labels.shape != shape:
         raise ValueError(f"{name} has shape {labels.shape}, need {shape}: a label for each slice")
+    labels = labels.copy()  # what is found to be in range must stay so, whatever threads write
     is_wrong = (labels < 0) | (labels >= classes)
     is_ignored: Any = False if ignore_index is None else labels == ignore_index
     is_wrong &= ~np.asarray(is_ignored)
@@ -242,10 +268,12 @@ def as_weight(
     real_dtype(name, values.dtype)
     if values.shape != (count,):
         raise ValueError(f"{name} has shape {values.shape}, need ({count},): one for each {of}")
+    with np.errstate(over="ignore", under="ignore"):
+        values = values.astype(np.promote_types(work, np.float64))
     is_wrong = ~((values >= 0) & (values < np.inf))
     if is_wrong.any():
         raise ValueError(f"{name} must be finite and not negative, got {values[is_wrong][0]}")
-    return values.astype(np.promote_types(work, np.float64))
+    return values
 
 
 def check_out(out: object, shape: tuple[int, ...], dtype: DType) -> NDArray[Any]:

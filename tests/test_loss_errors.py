@@ -126,6 +126,18 @@ ERRORS = {
         ValueError,
         "reduction must be one of none, mean, sum, got 'median'",
     ),
+    "label_smoothing beyond any float": (
+        ("cross_entropy",),
+        {"label_smoothing": 10**400},
+        ValueError,
+        "label_smoothing must be from 0 to 1",
+    ),
+    "weight beyond float64": (
+        LOSSES,
+        {"weight": np.full(3, np.finfo(np.longdouble).max)},
+        ValueError,
+        "weight must be finite",
+    ),
     "reduction nothing": (LOSSES, {"reduction": None}, ValueError, "reduction .* got None"),
     "reduction an array": (LOSSES, {"reduction": X}, ValueError, "reduction must be one of"),
     "ignore_index not whole": (LOSSES, {"ignore_index": 1.5}, TypeError, "ignore_index .*1.5"),

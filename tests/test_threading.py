@@ -131,6 +131,12 @@ def test_the_environment_says_how_many(environment, workers):
     assert child.output("-c", code, **without | environment) == f"{workers}\n"
 
 
+@pytest.mark.parametrize("text", ["many", "-1", "2.5", "9" * 5000, "\u0663", ""])
+def test_what_openmp_would_not_understand_is_left_to_it(text):
+    code = "import fastsoftmax; from fastsoftmax import _workers; print(_workers._DEFAULT)"
+    assert child.output("-c", code, OMP_NUM_THREADS=text) == "None\n"
+
+
 @pytest.mark.parametrize("text", ["0", "many", "-1000000", "1.5"])
 def test_the_environment_is_not_misunderstood(text):
     done = child.run("-c", "import fastsoftmax", FASTSOFTMAX_NUM_THREADS=text)
@@ -153,6 +159,8 @@ def write(root: Path, files: dict[str, str]) -> Path:
         ({"proc/self/cgroup": "0::/\n"}, None),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "?\n\n0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "?\n\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, None),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "5000 100000\n"}, 1),
         (  # the group has less than the one above
@@ -751,6 +759,98 @@ for _ in range(5):
     assert is_right()
 """
     assert output(code) == ["interrupted"] * 5
+
+
+@needs_proc
+def test_helpers_leave_signals_to_others_but_for_those_of_their_own_mistakes():
+    """A handler such as faulthandler's then sees where they were."""
+    code = """
+assert is_right()
+blocked = []
+for task in os.listdir("/proc/self/task"):
+    if int(task) != os.getpid():
+        with open(f"/proc/self/task/{task}/status") as file:
+            words = next(line for line in file if line.startswith("SigBlk")).split()
+        blocked.append(int(words[1], 16))
+def among(name):
+    return {mask >> (getattr(signal, name) - 1) & 1 for mask in blocked}
+print(*(among(name) for name in ("SIGINT", "SIGTERM", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")))
+"""
+    assert output(code, OMP_NUM_THREADS="2") == ["{1}", "{1}", "{0}", "{0}", "{0}", "{0}"]
+
+
+@needs_kernels
+def test_labels_that_another_thread_changes_lead_nowhere_else():
+    """They are checked once; what is used is what was checked."""
+    code = """
+import threading
+x = np.random.default_rng(0).normal(size=(20_000, 100))
+labels = np.zeros(20_000, np.int64)
+is_over = False
+def change():
+    while not is_over:
+        labels[15_000:] = 1 << 40
+        labels[15_000:] = 0
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(60):
+    try:
+        fastsoftmax.cross_entropy(x, labels, return_grad=True, workers=1)
+        fastsoftmax.softmax_grad_hess(x, labels, workers=1)
+        fastsoftmax.nll_loss(x, labels)
+    except IndexError:
+        pass
+is_over = True
+thread.join()
+print("done")
+"""
+    assert output(code) == ["done"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs stacks of any size")
+def test_a_stack_of_128_kb_is_enough():
+    """What musl gives a thread."""
+    code = """
+import threading
+threading.stack_size(128 << 10)
+def call(function, *arguments, **options):
+    thread = threading.Thread(target=function, args=arguments, kwargs=options)
+    thread.start()
+    thread.join()
+for dtype in ("f2", "f4", "f8"):
+    for shape, axis in (((20_000, 20), 0), ((1, 200_000), 1), ((50, 700, 300), 1), ((999, 7), 1)):
+        x = np.ones(shape, dtype)
+        for function in (fastsoftmax.softmax, fastsoftmax.log_softmax, fastsoftmax.logsumexp):
+            call(function, x, axis)
+        call(fastsoftmax.predict, x, axis, return_confidence=True)
+        call(fastsoftmax.top_k, x, 5, axis)
+        labels = np.zeros(np.delete(shape, axis), int)
+        for target in (labels, x):
+            call(fastsoftmax.cross_entropy, x, target, axis=axis, return_grad=True)
+        call(fastsoftmax.softmax_backward, x, x, axis)
+        call(fastsoftmax.log_softmax_backward, x, x, axis)
+print("done")
+"""
+    assert output(code) == ["done"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
+def test_classifiers_take_no_memory_in_proportion_to_the_array():
+    """Along a strided axis, for each array of its shape, 16 columns of every thread."""
+    code = """
+import resource
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert is_right()
+big = np.ones((4000, 16_000), "f4")  # 256 MB
+labels = np.zeros(16_000, int)
+before = peak()
+fastsoftmax.predict(big, 0, return_confidence=True)
+fastsoftmax.cross_entropy(big, labels, axis=0)
+fastsoftmax.cross_entropy(big[:, :4000].T, labels[:4000])
+print(peak() - before)
+"""
+    (extra,) = output(code, OMP_NUM_THREADS="2")
+    assert int(extra) < 8 * 1024
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
