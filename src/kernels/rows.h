@@ -237,21 +237,38 @@ FSM_INLINE void finish_row(const last_pass *p, const line *row, const bool is_lo
   if (i < length) finish_vector(p, row, i, length - i, is_log, masked);
 }
 
-/* Finish the elements before the first that a whole vector can be stored past the caches from. What
- * is finished is not in `scratch`, which is read by whole vectors that begin at multiples of one.
- */
+/* Finish the elements from i to `end`, in the caches. */
+FSM_INLINE void finish_elements(const last_pass *p, size_t i, size_t end, const bool is_log) {
+  for (; i + LANES <= end; i += LANES) finish_vector(p, NULL, i, LANES, is_log, false);
+  if (i < end) finish_vector(p, NULL, i, end - i, is_log, false);
+}
+
+/* Only whole lines are stored past the caches: what is left of one at either end of a row would
+ * have to be joined with what its neighbour writes, and all stores would wait for that. These lines
+ * are fetched beforehand. */
+enum { ELEMENTS_OF_LINE = CACHE_LINE / sizeof(storage) };
+FSM_INLINE void fetch_ends(const storage *out, size_t length) {
+  v_fetch(out);
+  v_fetch(out + length - 1);
+}
+
+/* Finish the elements before the first whole line. What is finished is not in `scratch`, which is
+ * read by whole vectors that begin at multiples of one. */
 FSM_INLINE void align_row(last_pass *p, const bool is_log) {
-  size_t count = unaligned_elements(p->out, p->length);
-  if (count > 0) finish_vector(p, NULL, 0, count, is_log, false);
+  size_t past_a_line = (uintptr_t)p->out / sizeof(storage) % ELEMENTS_OF_LINE;
+  size_t count = past_a_line ? ELEMENTS_OF_LINE - past_a_line : 0;
+  if (count > p->length) count = p->length;
+  finish_elements(p, 0, count, is_log);
   p->from += count;
   p->out += count;
   p->length -= count;
 }
 
-/* Finish a row that has been aligned, from element i on, past the caches. */
+/* Finish a row that has been aligned, from the line that begins at element i on. */
 FSM_INLINE void stream_aligned_row(const last_pass *p, size_t i, const bool is_log) {
-  for (; i + LANES <= p->length; i += LANES) v_stream(p->out + i, finished(p, i, LANES, is_log));
-  if (i < p->length) finish_vector(p, NULL, i, p->length - i, is_log, false);
+  size_t end = p->length / ELEMENTS_OF_LINE * ELEMENTS_OF_LINE;
+  for (; i < end; i += LANES) v_stream(p->out + i, finished(p, i, LANES, is_log));
+  finish_elements(p, end, p->length, is_log);
 }
 
 FSM_INLINE void stream_row(last_pass *p, const bool is_log) {
@@ -384,6 +401,7 @@ FSM_INLINE row_sum sum_of_group_row(group *g, size_t k, const exp_frame *f, real
   p.out = use == NOTHING ? NULL : group_out(g, k);
   g->is_known_ahead[k] = false;
   if (use == STREAM_LATER) {
+    fetch_ends(p.out, row.length);
     p.out = (storage *)scratch;
     p.ahead = &ahead;
     term_flags flags = {.stores = !splits, .splits = splits, .fetches_ahead = true};

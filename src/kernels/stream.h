@@ -91,6 +91,7 @@ FSM_INLINE void streamed_rows(const fsm_slices *s, storage *const memory[2], con
     vec max = v_set1(row_max(&row, false));
     exp_frame f = frame_of(max, &t);
     align_row(&behind, is_log);
+    fetch_ends(out_of(s, outer), row.length);
     term_pass p = {&row, &f, max, terms, NULL, &next, &behind};
     term_sum sum = total_of_row(&p, flags);
     stream_aligned_row(&behind, behind.length / STEP * STEP, is_log);
