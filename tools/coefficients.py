@@ -115,7 +115,7 @@ def show_powers(size):
 def main():
     for size, degree, dtype in (
         (16, 2, np.float32),
-        (8, 3, np.float32),
+        (4, 3, np.float32),
         (16, 5, np.float64),
         (4, 7, np.float64),
     ):

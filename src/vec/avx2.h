@@ -189,10 +189,10 @@ static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); 
 static inline vec v_mul_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 
-#define TABLE_BITS 3
-static inline vec v_lookup(const uint32_t table[8], vec index) {
-  return _mm256_permutevar8x32_ps(_mm256_loadu_ps((const float *)table),
-                                  _mm256_castps_si256(index));
+#define TABLE_BITS 2
+static inline vec v_lookup(const uint32_t table[4], vec index) {
+  return _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)table),
+                              _mm256_castps_si256(index));
 }
 static inline vec v_shift_to_exponent(vec a) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23 - TABLE_BITS));
