@@ -34,8 +34,8 @@ static void softmax(const fsm_kernels *kernels, const float *x, float *out, size
 }
 
 int main(void) {
-  static const size_t lengths[] = {300,  450,  500,   1000,  1500, 2000,
-                                   4000, 8000, 16000, 32000, 64000};
+  static const size_t lengths[] = {100,  200,  300,  450,   500,   1000, 1500,
+                                   2000, 4000, 8000, 16000, 32000, 64000};
   size_t elements = BYTES / sizeof(float);
   float *x = malloc(BYTES), *out = malloc(BYTES);
   if (!x || !out) return 1;

@@ -10,7 +10,7 @@ NBYTES = 3 << 24
 CANARY = 0x5A
 
 
-@pytest.mark.parametrize("length", [451, 1024, 1501, 4096, 5003, 20011])
+@pytest.mark.parametrize("length", [103, 300, 451, 1024, 1501, 4096, 5003, 20011])
 @pytest.mark.parametrize("offset", [0, 1, 7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", ["softmax", "log_softmax"])
