@@ -65,6 +65,20 @@ def test_several_axes_are_reduced_as_if_they_were_one(api, dtype, layout):
             assert_accurate(got.reshape(exact.logsumexp.shape), exact.logsumexp, unit)
 
 
+def test_swapped_bytes_of_bfloat16(api):
+    x = np.array([1, 2], ml_dtypes.bfloat16)
+    swapped = x.byteswap().view(x.dtype.newbyteorder())
+    for function in (*MAPS, "logsumexp"):
+        wanted = getattr(api, function)(x)
+        got = getattr(api, function)(swapped)
+        assert got.dtype == x.dtype
+        assert got.dtype.isnative
+        np.testing.assert_array_equal(got, wanted)
+    out = np.empty_like(x)
+    assert api.softmax(swapped, out=out) is out
+    np.testing.assert_array_equal(out, api.softmax(x))
+
+
 def test_many_dimensions(api):
     x = np.random.default_rng(0).normal(0.0, 5.0, (2,) * 12)
     for axis in (0, 5, 11, (0, 11), (3, 4, 5), tuple(range(0, 12, 2))):

@@ -495,6 +495,20 @@ print(*counts, threads())
 
 
 @needs_proc
+@pytest.mark.parametrize("shape", [(1, 1_000_000), (1_000_000, 1), (50_000, 20)], ids=str)
+def test_no_thread_is_woken_for_long_slices_that_other_work_would_not_wake_it_for(shape):
+    code = f"""
+few = np.ones({shape}, "f4")
+fastsoftmax.softmax(few, None)
+fastsoftmax.softmax(few, 0)
+print(threads())
+fastsoftmax.softmax(np.concatenate((few, few)), None)
+print(threads())
+"""
+    assert output(code, OMP_NUM_THREADS="2") == ["1", "2"]
+
+
+@needs_proc
 @pytest.mark.parametrize(
     "call",
     [
@@ -834,13 +848,20 @@ print("done")
     assert output(code) == ["done"]
 
 
+def kilobytes(code):
+    """The numbers that it prints, given `peak`, the most memory that was in use so far."""
+    begin = """
+import resource
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert is_right()
+"""
+    return [int(number) for number in output(begin + code, OMP_NUM_THREADS="2")]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
 def test_classifiers_take_no_memory_in_proportion_to_the_array():
     """Along a strided axis, for each array of its shape, 16 columns of every thread."""
     code = """
-import resource
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert is_right()
 big = np.ones((4000, 16_000), "f4")  # 256 MB
 labels = np.zeros(16_000, int)
 before = peak()
@@ -849,16 +870,13 @@ fastsoftmax.cross_entropy(big, labels, axis=0)
 fastsoftmax.cross_entropy(big[:, :4000].T, labels[:4000])
 print(peak() - before)
 """
-    (extra,) = output(code, OMP_NUM_THREADS="2")
-    assert int(extra) < 8 * 1024
+    (extra,) = kilobytes(code)
+    assert extra < 8 * 1024
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
 def test_no_memory_is_taken_in_proportion_to_the_array():
     code = """
-import resource
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert is_right()
 big = np.ones((64, 1_000_000), "f4")  # 256 MB
 out = np.zeros_like(big)
 sums = np.zeros((64,), "f4")
@@ -874,7 +892,7 @@ before = peak()
 result = fastsoftmax.softmax(big, 1)
 print(peak() - before - result.nbytes // 1024)
 """
-    extra = [int(kilobytes) for kilobytes in output(code, OMP_NUM_THREADS="2")]
+    extra = kilobytes(code)
     assert len(extra) == 3
     assert max(extra) < 8 * 1024
 
@@ -882,9 +900,6 @@ print(peak() - before - result.nbytes // 1024)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs peaks in kilobytes")
 def test_conversions_take_no_memory_in_proportion_to_the_array():
     code = """
-import resource
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert is_right()
 integers = np.ones((4000, 4000), "i4")  # 64 MB, and twice as much converted
 floats = np.ones((4000, 4000), "f4")
 out = np.ones((4000, 4000), "f2")
@@ -897,8 +912,8 @@ fastsoftmax.logsumexp(integers, 0)
 fastsoftmax.logsumexp(every_other, (1, 3))
 print(peak() - before)
 """
-    (extra,) = output(code, OMP_NUM_THREADS="2")
-    assert int(extra) < 24 * 1024
+    (extra,) = kilobytes(code)
+    assert extra < 24 * 1024
 
 
 @pytest.mark.skipif(
