@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastsoftmax import _fallback
 
-BACKENDS = ("avx512", "avx2", "scalar", "numpy")
+BACKENDS = ("avx512", "avx2", "neon", "scalar", "numpy")
 """Every backend there is, best first."""
 
 VARIABLE = "FASTSOFTMAX_BACKEND"

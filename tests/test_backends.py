@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,7 @@ CPUINFO = Path("/proc/cpuinfo")
 NEEDS = {
     "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"},
     "avx2": {"avx2", "fma"},
+    "neon": {"asimd"},
     "scalar": set(),
 }
 
@@ -133,7 +135,7 @@ NEEDS = {
 @pytest.mark.skipif(not CPUINFO.exists(), reason="what the processor has is not written down here")
 def test_the_processor_is_recognised():
     """As the operating system sees it."""
-    flags = set(CPUINFO.read_text().partition("flags")[2].partition("\n")[0].split())
+    flags = set(re.search("^(?:flags|Features)(.*)", CPUINFO.read_text(), re.M)[1].split())
     assert [name for name, needed in NEEDS.items() if needed <= flags] == COMPILED
 
 

@@ -65,9 +65,9 @@ static storage *out_of_part(const long_row *r, int k) {
 
 static void for_each_part(long_row *r, fsm_task *task) { do_parts(r->slices, task, r, r->parts); }
 
-/* Whether the caches do not keep the array, and its result, from pass to pass. */
+/* Whether the caches, which do not keep the array and its result from pass to pass, are passed. */
 static bool outgrows_caches(const long_row *r) {
-  return !r->x.where && 2 * array_bytes(r->slices) > fsm_cpu_cache_sizes().last;
+  return STREAMS && !r->x.where && 2 * array_bytes(r->slices) > fsm_cpu_cache_sizes().last;
 }
 
 /* A maximum with a frame without an origin, even that of a row whose maximum is twice as large. */
@@ -281,7 +281,7 @@ static void log_part_past_caches(void *work, int k, int thread) {
  * the same. */
 static bool finds_terms_twice(const long_row *r) {
   if (!KEEPS_TERMS) return true;
-  if (LANES == 1 || !outgrows_caches(r)) return false;
+  if (!outgrows_caches(r)) return false;
   return sizeof(real) < sizeof(double) || r->slices->each;
 }
 
@@ -293,7 +293,7 @@ static void softmax_long_row(long_row *r) {
   if (!twice)
     for_each_part(r, scale_part);
   else
-    for_each_part(r, LANES > 1 && outgrows_caches(r) ? share_part_past_caches : share_part);
+    for_each_part(r, outgrows_caches(r) ? share_part_past_caches : share_part);
 }
 
 /* 2^(k/16) as hi + lo; regenerate them with tools/coefficients.py. */

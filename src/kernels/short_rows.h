@@ -20,13 +20,14 @@ static inline bool worth_a_batch(size_t outer, size_t length) {
 /* Columns are worked on by fours, and the last ones by twos; those past a row's end hold -inf, and
  * count for nothing. */
 enum { COLUMNS_AT_ONCE = 4 };
+enum { MOST_COLUMNS = (SHORT + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE * COLUMNS_AT_ONCE };
 
 /* Some of the rows, at most LANES, and their transpose. */
 typedef struct batch {
   line first;
   ptrdiff_t stride, where_stride; /* from one row to the next */
   size_t count;
-  _Alignas(LANES * sizeof(real)) real columns[SHORT][LANES];
+  _Alignas(LANES * sizeof(real)) real columns[MOST_COLUMNS][LANES];
 } batch;
 
 static inline line batch_row(const batch *b, size_t k) {
@@ -60,10 +61,9 @@ FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, const bool 
 FSM_INLINE void batch_load(batch *b, const bool masked) {
   size_t i = 0, length = b->first.length;
   for (; i + LANES <= length; i += LANES) batch_load_columns(b, i, LANES, masked);
-  if (i == length) return;
-  if (!in_strips(b, masked)) {
+  if (i < length && !in_strips(b, masked)) {
     batch_load_columns(b, i, length - i, masked);
-    return;
+    i = length;
   }
   for (; i < length; i += STRIP) {
     size_t from = strip_from(i, length);

@@ -19,7 +19,7 @@ enum {
 
 static inline bool worth_streaming(const fsm_slices *s) {
   size_t row = s->length * sizeof(storage);
-  if (LANES == 1 || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW) return false;
+  if (!STREAMS || s->where || s->x == s->out || row < SHORTEST_STREAMED_ROW) return false;
   if (s->length >= FSM_LONG) return false; /* of which threads may do parts */
   fsm_cache_sizes cache = fsm_cpu_cache_sizes();
   return row <= cache.second / 4 && array_bytes(s) > cache.last / 2;

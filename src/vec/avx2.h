@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "inline.h"
+#include "vec/bytes.h"
 
 typedef __m256d dvec;
 enum { DOUBLE_LANES = 4 };
@@ -48,24 +49,6 @@ static inline dvec d_bits_left(dvec a, int n) {
 }
 static inline dvec d_bits_right(dvec a, int n) {
   return with_bits(_mm256_srli_epi64(bits_of(a), n));
-}
-
-/* n bytes, at most 8, and zeros. A memcpy of a length that varies is a call. */
-static inline uint64_t load_bytes(const void *from, size_t n) {
-  const unsigned char *p = from;
-  uint64_t bytes = 0;
-  if (n == 8) {
-    memcpy(&bytes, p, 8);
-    return bytes;
-  }
-  for (size_t size = 4, at = 0; size > 0; size /= 2)
-    if (n & size) {
-      uint64_t piece = 0;
-      memcpy(&piece, p + at, size);
-      bytes |= piece << (8 * at);
-      at += size;
-    }
-  return bytes;
 }
 
 /* In a mask, lanes are all ones or all zeros. */
@@ -422,6 +405,7 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 static inline size_t lowest_bit(uint64_t bits) {
   return (size_t)_mm_popcnt_u64((bits & (0 - bits)) - 1);
 }
+enum { STREAMS = 1 };
 static inline void v_finish_streams(void) { _mm_sfence(); }
 /* Always inlined: GCC 12 drops calls of functions that do nothing else. */
 FSM_INLINE void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

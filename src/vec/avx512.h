@@ -370,6 +370,7 @@ FSM_INLINE void v_transpose(vec a[LANES]) {
 static inline size_t lowest_bit(uint64_t bits) {
   return (size_t)_mm_popcnt_u64((bits & (0 - bits)) - 1);
 }
+enum { STREAMS = 1 };
 static inline void v_finish_streams(void) { _mm_sfence(); }
 /* Always inlined: GCC 12 drops calls of functions that do nothing else. */
 FSM_INLINE void v_fetch(const storage *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

@@ -102,7 +102,8 @@ static inline dvec v_select_part(mask m, int part, dvec a, dvec b) { return (voi
 static inline mask v_load_mask(const unsigned char *p, size_t n) { return n && *p; }
 static inline bool v_all(mask m) { return m; }
 
-/* Store past the caches, to an address that is a multiple of the vector's size. */
+/* Whether there are stores past the caches, to multiples of the vector's size. */
+enum { STREAMS = 0 };
 static inline void v_stream(storage *p, vec a) { *p = (storage)a; }
 static inline void v_finish_streams(void) {}
 /* Bring the line of an address, which need not be valid, into the second-level cache. */
