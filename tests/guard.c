@@ -826,9 +826,9 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
 }
 
 #ifdef GUARD_PROGRAM
-int main(void) {
+int main(int count, char **arguments) {
   __sanitizer_set_death_callback(print_call);
-  size_t calls = guard(fsm_backend_at, 1);
+  size_t calls = guard(fsm_backend_at, count > 1 ? atof(arguments[1]) : 1);
   for (size_t b = 0; fsm_backend_at(b); b++) printf("%s ", fsm_backend_at(b)->name);
   printf("%zu calls without a mistake\n", calls);
 }
