@@ -7,6 +7,8 @@
 
 #ifdef FSM_CACHE_SIZES /* what tests say instead */
 fsm_cache_sizes fsm_cpu_cache_sizes(void) { return (fsm_cache_sizes)FSM_CACHE_SIZES; }
+#else
+static const fsm_cache_sizes COMMON_CACHES = {1 << 19, 1 << 23};
 #endif
 
 #ifdef FSM_X86
@@ -99,7 +101,7 @@ static fsm_cache_sizes ask_for_cache_sizes(void) {
     if (level == 2) sizes.second = bytes;
     sizes.last = bytes;
   }
-  return sizes;
+  return sizes.second > 0 ? sizes : COMMON_CACHES;
 }
 
 /* The answer is the same for every thread that asks; whichever comes first keeps it. */
@@ -119,7 +121,7 @@ fsm_cache_sizes fsm_cpu_cache_sizes(void) {
 #else
 
 #ifndef FSM_CACHE_SIZES
-fsm_cache_sizes fsm_cpu_cache_sizes(void) { return (fsm_cache_sizes){0, 0}; }
+fsm_cache_sizes fsm_cpu_cache_sizes(void) { return COMMON_CACHES; }
 #endif
 bool fsm_cpu_has_avx512(void) { return false; }
 bool fsm_cpu_has_avx2(void) { return false; }

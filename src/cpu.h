@@ -9,8 +9,9 @@
 bool fsm_cpu_has_avx2(void);   /* AVX2, FMA, F16C and POPCNT */
 bool fsm_cpu_has_avx512(void); /* these, and AVX-512 F, DQ, BW and VL */
 
-/* Bytes of the second-level cache and of the last, as seen by one core; 0 if not known. The first
- * call asks the processor, which takes 50 microseconds on a virtual machine. */
+/* Bytes of the second-level cache and of the last, as seen by one core; those of a common processor
+ * where this one does not tell. The first call asks it, which takes 50 microseconds on a virtual
+ * machine. */
 typedef struct {
   size_t second, last;
 } fsm_cache_sizes;
