@@ -80,12 +80,31 @@ class Backend(ctypes.Structure):
     )
 
 
+SRC = record.ROOT / "src"
+PARALLEL = SRC / "parallel.c"
+
+
+def cc(*arguments: str | Path) -> None:
+    subprocess.run([*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *arguments], check=True)
+
+
+def compiled(folder: Path, source: Path, *options: str) -> Path:
+    target = folder / f"{source.stem}.o"
+    cc(*options, "-fPIC", f"-I{SRC}", "-c", source, "-o", target)
+    return target
+
+
+@functools.cache
+def kernels(folder: Path) -> tuple[Path, ...]:
+    """All but what shares out work, compiled side by side: it takes minutes."""
+    sources = {*SRC.glob("*.c"), *SRC.glob("isa/*.c")} - {PARALLEL}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(pool.map(functools.partial(compiled, folder), sources))
+
+
 def library(folder: Path, *options: str) -> ctypes.CDLL:
-    src = record.ROOT / "src"
-    sources = sorted(map(str, (*src.glob("*.c"), *src.glob("isa/*.c"))))
-    shared = folder / "fastsoftmax.so"
-    flags = [*FLAGS, *options, "-shared", "-fPIC", f"-I{src}", "-o", str(shared)]
-    subprocess.run([*shlex.split(os.environ.get("CC", "cc")), *flags, *sources, "-lm"], check=True)
+    shared = folder / f"fastsoftmax{''.join(options)}.so"
+    cc("-shared", "-o", shared, *kernels(folder), compiled(folder, PARALLEL, *options), "-lm")
     loaded = ctypes.CDLL(str(shared))
     loaded.fsm_backend_at.restype = ctypes.POINTER(Backend)
     loaded.fsm_backend_at.argtypes = [ctypes.c_size_t]
@@ -120,24 +139,23 @@ def cells(times: list[list[float]]) -> list[str]:
     return [f"{one[0] * 1e6:.1f}", f"{one[0] / many[0]:.2f}", f"{one[1] / many[1]:.2f}"]
 
 
-def sizes(workers: int, rounds: int, *options: str) -> Iterator[list[str]]:
+def sizes(folder: Path, workers: int, rounds: int, *options: str) -> Iterator[list[str]]:
     """Speed-ups of the fastest softmax there is, rows of 256 float32, at sizes around the limits.
 
     The options are those of the compiler.
     """
     heads = ("µs", "speed-up", "median")
     yield ["elements", *(f"{f} {h}" for f in ("busy", "rested") for h in heads)]
-    with tempfile.TemporaryDirectory() as folder:
-        c = library(Path(folder), *options)
-        kernel = c.fsm_backend_at(0).contents.f32[0]  # softmax
-        for size in SIZES:
-            x = np.random.default_rng(0).normal(0.0, 5.0, (size // 256, 256)).astype(np.float32)
-            out = np.zeros_like(x)
-            slices = Slices(len(x), 256, 1, x.ctypes.data, 256, 1, out.ctypes.data, 256, 1)
-            run = functools.partial(c.fsm_run, kernel, ctypes.byref(slices), x.itemsize)
-            calls = [functools.partial(run, n) for n in (1, workers)]
-            row = [f"{size}", *cells(turns(calls, 4 * rounds))]
-            yield [*row, *cells(turns(calls, rounds, rest=0.003))]
+    c = library(folder, *options)
+    kernel = c.fsm_backend_at(0).contents.f32[0]  # softmax
+    for size in SIZES:
+        x = np.random.default_rng(0).normal(0.0, 5.0, (size // 256, 256)).astype(np.float32)
+        out = np.zeros_like(x)
+        slices = Slices(len(x), 256, 1, x.ctypes.data, 256, 1, out.ctypes.data, 256, 1)
+        run = functools.partial(c.fsm_run, kernel, ctypes.byref(slices), x.itemsize)
+        calls = [functools.partial(run, n) for n in (1, workers)]
+        row = [f"{size}", *cells(turns(calls, 4 * rounds))]
+        yield [*row, *cells(turns(calls, rounds, rest=0.003))]
 
 
 def copying(x: Any, workers: int) -> list[Callable[[], Any]]:
@@ -209,17 +227,20 @@ def main() -> None:
     if options.workers < 2 or options.rounds < 1:
         parser.error("needs two workers or more, and at least one round")
     settle_allocator()
-    tables = {
-        "without-limits": sizes(options.workers, options.rounds, "-DFSM_SHARE=1"),
-        "sizes": sizes(options.workers, options.rounds),
-        "speed-ups": speed_ups(options.workers, options.rounds),
-        "peers": beside_peers(options.workers),
-    }
-    for block, rows in tables.items():
-        lines = list(record.markdown(rows))
-        print(*lines, "", sep="\n", flush=True)
-        if options.record:
-            record.put("docs/threading.md", block, lines)
+    workers, rounds = options.workers, options.rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = {
+            "without-limits": sizes(folder, workers, rounds, "-DFSM_SHARE=1"),
+            "sizes": sizes(folder, workers, rounds),
+            "speed-ups": speed_ups(workers, rounds),
+            "peers": beside_peers(workers),
+        }
+        for block, rows in tables.items():
+            lines = list(record.markdown(rows))
+            print(*lines, "", sep="\n", flush=True)
+            if options.record:
+                record.put("docs/threading.md", block, lines)
     if options.record:
         words = record.machine_in_words(record.machine())
         record.put("docs/threading.md", "machine", [words, f"{options.workers} workers."])
