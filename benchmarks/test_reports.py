@@ -54,13 +54,25 @@ def test_targets_are_judged_by_the_ratio_to_the_peer():
         target.peer: 1.0,
         "scipy": 10.0,
     }
-    _, row, scipy = targets.table([Timing(target.work, seconds)])
+    _, row, *scipy = targets.table([Timing(target.work, seconds)])
     assert row[3].endswith(" met")
     assert row[5].endswith(" missed")
-    assert scipy[2:] == ["0.02", "0.15 met", "0.03", "0.25 met"]
+    assert scipy[0][2:] == ["0.02", "0.15 met", "", ""]
+    assert scipy[1][2:] == ["", "", "0.03", "0.25 met"]
     del seconds["fastsoftmax-avx512"]
     _, row, _ = targets.table([Timing(target.work, seconds)])
     assert row[2:4] == ["–", "0.20 not measured"]
+
+
+def test_each_backend_has_a_worst_of_its_own_beside_scipy():
+    one, two = (target.work for target in targets.TARGETS[:2])
+    timings = [
+        Timing(one, {"fastsoftmax-avx512": 1.0, "fastsoftmax-avx2": 3.0, "scipy": 10.0}),
+        Timing(two, {"fastsoftmax-avx512": 2.0, "fastsoftmax-avx2": 2.0, "scipy": 10.0}),
+    ]
+    *_, wide, narrow = targets.table(timings)
+    assert wide == [f"the worst of all 2: {two}", "scipy", "0.20", "0.15 missed", "", ""]
+    assert narrow == [f"the worst of all 2: {one}", "scipy", "", "", "0.30", "0.25 missed"]
 
 
 def test_predict_is_judged_beside_the_softmax_of_its_backend():
