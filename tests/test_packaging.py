@@ -102,11 +102,12 @@ def build_wheel(source: Path, folder: Path, **environment: str):
 
 @pytest.fixture(scope="module")
 def hasty_compiler(tmp_path_factory) -> dict[str, str]:
-    """What to set for a compiler that spends no minute on optimising."""
+    """What to set for a compiler that spends no minute on optimising, or inlining as it is told."""
     if os.name == "nt":
         return {}
     script = tmp_path_factory.mktemp("compiler") / "cc"
-    script.write_text(f'#!/bin/sh\nexec {sysconfig.get_config_var("CC")} "$@" -O0\n')
+    flags = "-O0 -Dalways_inline=unused"
+    script.write_text(f'#!/bin/sh\nexec {sysconfig.get_config_var("CC")} "$@" {flags}\n')
     script.chmod(0o755)
     return {"CC": str(script)}
 
