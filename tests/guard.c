@@ -828,7 +828,12 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
 #ifdef GUARD_PROGRAM
 int main(int count, char **arguments) {
   __sanitizer_set_death_callback(print_call);
-  size_t calls = guard(fsm_backend_at, count > 1 ? atof(arguments[1]) : 1);
+  double share = count > 1 ? atof(arguments[1]) : 1;
+  if (!(share > 0 && share <= 1)) {
+    fprintf(stderr, "%s is no share of the arrays\n", arguments[1]);
+    return EXIT_FAILURE;
+  }
+  size_t calls = guard(fsm_backend_at, share);
   for (size_t b = 0; fsm_backend_at(b); b++) printf("%s ", fsm_backend_at(b)->name);
   printf("%zu calls without a mistake\n", calls);
 }
