@@ -126,7 +126,10 @@ FSM_INLINE void for_each_short_group(const fsm_slices *s, const fsm_call *call,
   g.max = maxima;
   g.count_ahead = 0;
   for (g.first = 0; g.first < s->outer; g.first += g.count) {
-    v_store_real(maxima, batch_begin(&b, s, g.first, false));
+    const batch_kind full = {.full = true}, any = {.full = false};
+    bool is_full = s->outer - g.first >= LANES;
+    vec max = is_full ? batch_begin(&b, s, g.first, full) : batch_begin(&b, s, g.first, any);
+    v_store_real(maxima, max);
     g.count = b.count;
     kernel(&g, &t, false);
   }
@@ -212,7 +215,8 @@ static term_sum sums_of_batch(group *g, const exp_frame *frame, bool stores) {
   if (!stores && !splits) return batch_sum(g->batch, max, frame, (batch_flags){.stores = false});
   if (!stores) return batch_sum(g->batch, max, frame, (batch_flags){.splits = true});
   term_sum sums = batch_sum(g->batch, max, frame, (batch_flags){.stores = true, .splits = true});
-  batch_store(g->batch, group_out(g, 0), g->slices->out_outer, no_finish, NULL, 0, false);
+  batch_store(g->batch, group_out(g, 0), g->slices->out_outer, no_finish, NULL, 0,
+              (batch_kind){.full = false});
   return sums;
 }
 
@@ -288,9 +292,16 @@ static inline vec_pair pair_set1(double hi, double lo) {
 
 /* Where the first element that equals `value` is, from i on; there is one. */
 static size_t first_equal(const line *s, size_t i, real value) {
+  vec wanted = v_set1(value);
+  for (; i + 4 * LANES <= s->length; i += 4 * LANES) {
+    mask equal[4];
+    for (size_t k = 0; k < 4; k++)
+      equal[k] = v_equal(line_load(s, i + k * LANES, LANES, false), wanted);
+    if (v_bits(v_or(v_or(equal[0], equal[1]), v_or(equal[2], equal[3])))) break;
+  }
   for (; i < s->length; i += LANES) {
     size_t left = s->length - i, width = left < LANES ? left : LANES;
-    uint64_t equal = v_bits(v_equal(line_load(s, i, width, false), v_set1(value)));
+    uint64_t equal = v_bits(v_equal(line_load(s, i, width, false), wanted));
     if (equal) return i + lowest_bit(equal);
   }
   return 0;

@@ -329,7 +329,7 @@ static void find_nan(tile *t) {
 
 static void know_shares_of_tile(tile *t) {
   for (size_t v = 0; v < folded_vectors(t); v++)
-    t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], &t->frame[v]);
+    t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], t->frame[v].floor_term);
 }
 
 static void know_logs(tile *t) {

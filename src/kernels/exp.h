@@ -48,13 +48,16 @@ enum { EXPONENT_BIAS = 127 };
 #define ANCHOR (WHOLE / TABLE_SIZE)
 
 /* An element whose share of its slice is below 2^FLOOR counts for nothing: 2^30 of them do not come
- * to the smallest subnormal number. Terms are stored in the dtype of the array. */
+ * to the smallest subnormal number. None has a term above NEGLIGIBLE_TERM, 2^(FLOOR + SPARE + 1).
+ * Terms are stored in the dtype of the array. */
 #ifndef FSM_FLOAT64
 enum { SPARE = 64, FLOOR = -180 };
 #define SPARE_SCALE 0x1p64
+#define NEGLIGIBLE_TERM 0x1p-115
 #else
 enum { SPARE = 512, FLOOR = -1135 };
 #define SPARE_SCALE 0x1p512
+#define NEGLIGIBLE_TERM 0x1p-622
 #endif
 
 #define LOG2_E_HI 0x1.71547652b82fep+0

@@ -114,12 +114,12 @@ typedef struct {
 } share_frame;
 
 /* NaN where the maximum is not finite. */
-FSM_INLINE share_frame share_frame_of(const wide *sum, vec max, const exp_frame *f) {
+FSM_INLINE share_frame share_frame_of(const wide *sum, vec max, vec floor) {
   vec_pair scale = reciprocal(sum);
   vec infinity = v_set1((real)INFINITY), nan = v_set1((real)NAN);
   scale.hi = v_select(v_less(max, infinity), scale.hi, nan);
   scale.hi = v_select(v_less(v_sub(v_set1(0), infinity), max), scale.hi, nan);
-  return (share_frame){f->floor_term, scale};
+  return (share_frame){floor, scale};
 }
 
 /* Nothing but a term that is as good as 0 is changed by the subtraction. Its product would be 0

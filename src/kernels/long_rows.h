@@ -289,7 +289,7 @@ static void softmax_long_row(long_row *r) {
   bool twice = finds_terms_twice(r);
   sum_long_row(r, twice ? sum_terms_of_part : keep_terms_of_part);
   wide sum = wide_set1(r->sum);
-  r->share = share_frame_of(&sum, r->max, &r->frame);
+  r->share = share_frame_of(&sum, r->max, r->frame.floor_term);
   if (!twice)
     for_each_part(r, scale_part);
   else

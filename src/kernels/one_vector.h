@@ -29,8 +29,8 @@ FSM_INLINE void softmax_vector(const fsm_slices *s, const bool masked) {
   one_vector v = one_vector_of(s, masked);
   vec value = v_stored(exp_term_value(&v.term));
   wide sum = wide_reduce(wide_add(wide_zero(), value));
-  share_frame last = share_frame_of(&sum, v.max, &v.frame);
-  line_store(&v.row, out_of(s, 0), 0, s->length, share(value, &last), 0, masked);
+  share_frame last = share_frame_of(&sum, v.max, v_set1((real)NEGLIGIBLE_TERM));
+  line_store(&v.row, out_of(s, 0), 0, s->length, share(v_max(last.floor, value), &last), 0, masked);
 }
 
 FSM_INLINE doubles log_of_vector_sum(const one_vector *v, const bool masked) {

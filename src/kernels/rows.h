@@ -498,7 +498,7 @@ FSM_INLINE void softmax_of_group(group *g, const tempering *t, real *scratch, co
   frame_lanes frames = lanes_of_frame(&frame);
   const out_use use = streams ? STREAM_LATER : STORE_TERMS;
   term_sum sums = sums_of_group(g, &frames, scratch, step, use, false, masked);
-  share_frame shares = share_frame_of(&sums.rest, max, &frame);
+  share_frame shares = share_frame_of(&sums.rest, max, frame.floor_term);
   real hi[LANES], lo[LANES];
   v_store_real(hi, shares.scale.hi);
   v_store_real(lo, shares.scale.lo);

@@ -17,10 +17,10 @@ static inline bool worth_a_batch(size_t outer, size_t length) {
   return outer >= (length <= LANES ? LANES / 4 : LANES / 2);
 }
 
-/* Columns are worked on by fours, and the last ones by twos; those past a row's end hold -inf, and
- * count for nothing. */
+/* Columns are worked on by fours, and the last ones by twos; one past a row's end holds -inf, and
+ * counts for nothing. */
 enum { COLUMNS_AT_ONCE = 4 };
-enum { MOST_COLUMNS = (SHORT + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE * COLUMNS_AT_ONCE };
+enum { MOST_COLUMNS = SHORT + SHORT % 2 };
 
 /* Some of the rows, at most LANES, and their transpose. */
 typedef struct batch {
@@ -30,6 +30,12 @@ typedef struct batch {
   _Alignas(LANES * sizeof(real)) real columns[MOST_COLUMNS][LANES];
 } batch;
 
+/* What is known of a batch; constants wherever it is worked on. */
+typedef struct {
+  bool masked;
+  bool full; /* it has LANES rows */
+} batch_kind;
+
 static inline line batch_row(const batch *b, size_t k) {
   line row = b->first;
   row.x += (ptrdiff_t)k * b->stride;
@@ -38,8 +44,8 @@ static inline line batch_row(const batch *b, size_t k) {
 }
 
 /* Whether what is less than a block of the rows may be read and written by strips. */
-static inline bool in_strips(const batch *b, const bool masked) {
-  return !masked && b->count == LANES && b->first.length >= STRIP;
+static inline bool in_strips(const batch *b, const batch_kind kind) {
+  return !kind.masked && (kind.full || b->count == LANES) && b->first.length >= STRIP;
 }
 
 /* The first column of the strip that column i begins: the last one may overlap the one before. */
@@ -47,41 +53,44 @@ static inline size_t strip_from(size_t i, size_t length) {
   return i + STRIP <= length ? i : length - STRIP;
 }
 
-/* Lanes past the last row repeat it. */
-FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, const bool masked) {
-  vec a[LANES];
-  for (size_t k = 0; k < LANES; k++) {
-    line row = batch_row(b, k < b->count ? k : b->count - 1);
-    a[k] = line_load(&row, i, width, masked);
-  }
-  v_transpose(a);
-  for (size_t k = 0; k < LANES; k++) v_store_real(b->columns[i + k], a[k]);
+/* Set column i, and the largest of some with it. */
+FSM_INLINE void batch_set_column(batch *b, size_t i, vec x, vec *max) {
+  v_store_real(b->columns[i], x);
+  *max = v_max(x, *max);
 }
 
-FSM_INLINE void batch_load(batch *b, const bool masked) {
+/* Lanes past the last row repeat it. */
+FSM_INLINE void batch_load_columns(batch *b, size_t i, size_t width, vec max[COLUMNS_AT_ONCE],
+                                   const batch_kind kind) {
+  vec a[LANES];
+  for (size_t k = 0; k < LANES; k++) {
+    line row = batch_row(b, kind.full || k < b->count ? k : b->count - 1);
+    a[k] = line_load(&row, i, width, kind.masked);
+  }
+  v_transpose(a);
+  for (size_t k = 0; k < LANES; k++) batch_set_column(b, i + k, a[k], &max[k % COLUMNS_AT_ONCE]);
+}
+
+/* Read the rows, and find their maxima. */
+FSM_INLINE vec batch_load(batch *b, const batch_kind kind) {
   size_t i = 0, length = b->first.length;
-  for (; i + LANES <= length; i += LANES) batch_load_columns(b, i, LANES, masked);
-  if (i < length && !in_strips(b, masked)) {
-    batch_load_columns(b, i, length - i, masked);
+  vec max[COLUMNS_AT_ONCE], nothing = v_set1(-(real)INFINITY);
+  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) max[k] = nothing;
+  for (; i + LANES <= length; i += LANES) batch_load_columns(b, i, LANES, max, kind);
+  if (i < length && !in_strips(b, kind)) {
+    batch_load_columns(b, i, length - i, max, kind);
     i = length;
   }
   for (; i < length; i += STRIP) {
     size_t from = strip_from(i, length);
     vec a[STRIP];
     v_load_strip(a, b->first.x + from, b->stride);
-    for (size_t k = 0; k < STRIP; k++) v_store_real(b->columns[from + k], a[k]);
+    for (size_t k = 0; k < STRIP; k++)
+      batch_set_column(b, from + k, a[k], &max[k % COLUMNS_AT_ONCE]);
   }
-  for (i = length; i % COLUMNS_AT_ONCE > 0; i++)
-    v_store_real(b->columns[i], v_set1(-(real)INFINITY));
-}
-
-FSM_INLINE vec batch_max(const batch *b) {
-  vec m[COLUMNS_AT_ONCE];
-  for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) m[k] = v_set1(-(real)INFINITY);
-  for (size_t i = 0; i < b->first.length; i += COLUMNS_AT_ONCE)
-    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) m[k] = v_max(v_load_real(b->columns[i + k]), m[k]);
-  for (size_t k = 1; k < COLUMNS_AT_ONCE; k++) m[0] = v_max(m[k], m[0]);
-  return m[0];
+  if (length % 2 == 1) v_store_real(b->columns[length], nothing);
+  for (size_t k = 1; k < COLUMNS_AT_ONCE; k++) max[0] = v_max(max[k], max[0]);
+  return max[0];
 }
 
 /* Columns whose terms are found in two steps, as those of a row_block. */
@@ -162,10 +171,9 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch
 /* Which rows have NaN. */
 FSM_APART mask batch_nan(const batch *b) {
   mask nan = v_unordered(v_set1(0), v_set1(0));
-  for (size_t i = 0; i < b->first.length; i += COLUMNS_AT_ONCE) {
-    vec x[COLUMNS_AT_ONCE];
-    for (size_t k = 0; k < COLUMNS_AT_ONCE; k++) x[k] = v_load_real(b->columns[i + k]);
-    nan = v_or(nan, nan_among(x, COLUMNS_AT_ONCE));
+  for (size_t i = 0; i < b->first.length; i += 2) {
+    vec x[] = {v_load_real(b->columns[i]), v_load_real(b->columns[i + 1])};
+    nan = v_or(nan, nan_among(x, 2));
   }
   return nan;
 }
@@ -187,31 +195,36 @@ typedef struct {
 typedef vec batch_finish(vec column, const batch_frame *f);
 
 FSM_INLINE vec no_finish(vec term, const batch_frame *f) { return (void)f, term; }
-FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) { return share(term, &f->share); }
+
+/* What counts for nothing is known by the bound on its term: to find that exactly, as rows that are
+ * not short have it, takes as long as two columns. */
+FSM_INLINE vec softmax_finish(vec term, const batch_frame *f) {
+  return share(v_max(f->share.floor, term), &f->share);
+}
 FSM_INLINE vec log_softmax_finish(vec x, const batch_frame *f) { return log_share(x, &f->log); }
 
 FSM_INLINE void batch_store_columns(const batch *b, storage *out, ptrdiff_t stride, size_t i,
                                     size_t width, batch_finish *finish, const batch_frame *f,
-                                    real absent, const bool masked) {
+                                    real absent, const batch_kind kind) {
   vec a[LANES];
   for (size_t k = 0; k < LANES; k++) a[k] = finish(v_load_real(b->columns[i + k]), f);
   v_transpose(a);
   for (size_t k = 0; k < LANES; k++) {
-    if (k == b->count) return;
+    if (!kind.full && k == b->count) return;
     line row = batch_row(b, k);
-    line_store(&row, out + (ptrdiff_t)k * stride, i, width, a[k], absent, masked);
+    line_store(&row, out + (ptrdiff_t)k * stride, i, width, a[k], absent, kind.masked);
   }
 }
 
 /* Write the rows out, with `absent` for elements that take no part. */
 FSM_INLINE void batch_store(const batch *b, storage *out, ptrdiff_t stride, batch_finish *finish,
-                            const batch_frame *f, real absent, const bool masked) {
+                            const batch_frame *f, real absent, const batch_kind kind) {
   size_t i = 0, length = b->first.length;
   for (; i + LANES <= length; i += LANES)
-    batch_store_columns(b, out, stride, i, LANES, finish, f, absent, masked);
+    batch_store_columns(b, out, stride, i, LANES, finish, f, absent, kind);
   if (i == length) return;
-  if (!in_strips(b, masked)) {
-    batch_store_columns(b, out, stride, i, length - i, finish, f, absent, masked);
+  if (!in_strips(b, kind)) {
+    batch_store_columns(b, out, stride, i, length - i, finish, f, absent, kind);
     return;
   }
   for (; i < length; i += STRIP) {
@@ -231,11 +244,10 @@ FSM_INLINE vec batch_first_equal(const batch *b, vec value) {
 }
 
 /* Read the rows from `outer` on, and find their maxima. */
-FSM_INLINE vec batch_begin(batch *b, const fsm_slices *s, size_t outer, const bool masked) {
+FSM_INLINE vec batch_begin(batch *b, const fsm_slices *s, size_t outer, const batch_kind kind) {
   b->first = row_of(s, outer);
   b->count = s->outer - outer < LANES ? s->outer - outer : LANES;
-  batch_load(b, masked);
-  return batch_max(b);
+  return batch_load(b, kind);
 }
 
 /* Where the rows that follow go to. */
@@ -248,64 +260,73 @@ typedef struct {
 /* As a kernel of rows does, one of batches takes the maxima and returns those of the next ones:
  * they are read while its own division or logarithm is under way. */
 typedef vec batch_kernel(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
-                         const batch_next *next, const bool masked);
+                         const batch_next *next, const batch_kind kind);
 
-FSM_INLINE vec begin_next(const batch_next *next, vec max, const bool masked) {
+FSM_INLINE vec begin_next(const batch_next *next, vec max, const batch_kind kind) {
   if (next->outer >= next->slices->outer) return max;
-  return batch_begin(next->batch, next->slices, next->outer, masked);
+  return batch_begin(next->batch, next->slices, next->outer, kind);
 }
 
 FSM_INLINE vec softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t, vec max,
-                             const batch_next *next, const bool masked) {
+                             const batch_next *next, const batch_kind kind) {
   exp_frame f = frame_of(finite_or_0(max), t);
   term_sum sum = batch_sum(b, max, &f, (batch_flags){.stores = true});
-  batch_frame last = {.share = share_frame_of(&sum.rest, max, &f)};
-  vec next_max = begin_next(next, max, masked);
-  batch_store(b, out, stride, softmax_finish, &last, 0, masked);
+  batch_frame last = {.share = share_frame_of(&sum.rest, max, v_set1((real)NEGLIGIBLE_TERM))};
+  vec next_max = begin_next(next, max, kind);
+  batch_store(b, out, stride, softmax_finish, &last, 0, kind);
   return next_max;
 }
 
 FSM_INLINE vec log_softmax_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                                 vec max, const batch_next *next, const bool masked) {
+                                 vec max, const batch_next *next, const batch_kind kind) {
   batch_frame last = {.log = log_frame_of(max, t, batch_log_of_sum(b, max, t))};
-  vec next_max = begin_next(next, max, masked);
-  batch_store(b, out, stride, log_softmax_finish, &last, -(real)INFINITY, masked);
+  vec next_max = begin_next(next, max, kind);
+  batch_store(b, out, stride, log_softmax_finish, &last, -(real)INFINITY, kind);
   return next_max;
 }
 
 FSM_INLINE vec logsumexp_batch(batch *b, storage *out, ptrdiff_t stride, const tempering *t,
-                               vec max, const batch_next *next, const bool masked) {
+                               vec max, const batch_next *next, const batch_kind kind) {
   vec result = log_sum_exp(max, batch_log_of_sum(b, max, t));
-  vec next_max = begin_next(next, max, masked);
+  vec next_max = begin_next(next, max, kind);
   storage results[LANES];
   v_store(results, result);
-  for (size_t k = 0; k < b->count; k++) out[(ptrdiff_t)k * stride] = results[k];
+  size_t count = kind.full ? LANES : b->count;
+  for (size_t k = 0; k < count; k++) out[(ptrdiff_t)k * stride] = results[k];
   return next_max;
 }
 
-FSM_INLINE void for_each_batch(const fsm_slices *s, batch_kernel *kernel, const bool masked) {
-  batch batches[2];
+/* The last one of full batches has some rows of the one before again: they are read before their
+ * results are written, perhaps in their places. */
+FSM_INLINE void for_each_batch(const fsm_slices *s, batch_kernel *kernel, const batch_kind kind) {
+  batch batches[2], *b = &batches[0], *other = &batches[1];
   for (int k = 0; k < 2; k++) {
     batches[k].stride = s->x_outer;
     batches[k].where_stride = s->where_outer;
   }
   tempering t = untempered();
-  vec max = batch_begin(&batches[0], s, 0, masked);
-  for (size_t outer = 0; outer < s->outer; outer += LANES) {
-    batch *b = &batches[outer / LANES % 2];
-    batch_next next = {s, outer + LANES, &batches[1 - outer / LANES % 2]};
+  vec max = batch_begin(b, s, 0, kind);
+  for (size_t outer = 0; outer < s->outer;) {
+    batch_next next = {s, outer + LANES, other};
+    if (kind.full && next.outer < s->outer && s->outer - next.outer < LANES)
+      next.outer = s->outer - LANES;
     if (has_new_tempering(s, outer))
       t = load_tempering(temperature_of(s, outer, 0), s->temperature_outer, b->count);
     max = kernel(b, (storage *)s->out + (ptrdiff_t)outer * s->out_outer, s->out_outer, &t, max,
-                 &next, masked);
+                 &next, kind);
+    outer = next.outer;
+    other = b;
+    b = next.batch;
   }
 }
 
 FSM_INLINE void short_rows(const fsm_slices *s, batch_kernel *kernel) {
   if (s->where)
-    for_each_batch(s, kernel, true);
+    for_each_batch(s, kernel, (batch_kind){.masked = true});
+  else if (s->outer < LANES)
+    for_each_batch(s, kernel, (batch_kind){.full = false});
   else
-    for_each_batch(s, kernel, false);
+    for_each_batch(s, kernel, (batch_kind){.full = true});
 }
 
 static void softmax_short_rows(const fsm_slices *s) { short_rows(s, softmax_batch); }

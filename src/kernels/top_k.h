@@ -208,7 +208,7 @@ FSM_APART void top_k_group(group *g, const tempering *t, const bool masked) {
   frame_lanes frames = lanes_of_frame(&frame);
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
-  share_frame shares = share_frame_of(&sums.rest, max, &frame);
+  share_frame shares = share_frame_of(&sums.rest, max, frame.floor_term);
   real hi[LANES], lo[LANES];
   v_store_real(hi, shares.scale.hi);
   v_store_real(lo, shares.scale.lo);
