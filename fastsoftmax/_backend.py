@@ -113,6 +113,14 @@ class Kernels(Protocol):
         self, grad: NDArray[Any], log_y: NDArray[Any], out: NDArray[Any]
     ) -> None: ...
 
+    def weighted_logsumexp(
+        self,
+        x: NDArray[Any],
+        weights: NDArray[Any],
+        log_sum: NDArray[Any],
+        sign: NDArray[np.intp],
+    ) -> None: ...
+
     # The public function `general`, with a quick way before it for calls on plain arrays.
 
     def quick(self, general: Callable[..., Any]) -> Callable[..., Any]: ...

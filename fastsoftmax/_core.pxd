@@ -45,6 +45,7 @@ cdef extern from "fastsoftmax.h":
         fsm_call_kernel *softmax_grad_hess
         fsm_call_kernel *softmax_backward
         fsm_call_kernel *log_softmax_backward
+        fsm_call_kernel *weighted_logsumexp
         void (*to_float)(const void *, float *, size_t) noexcept nogil
         void (*from_float)(const float *, void *, size_t) noexcept nogil
 

@@ -77,6 +77,13 @@ class Kernels:
     def log_softmax_backward(
         self, grad: NDArray[Any], log_y: NDArray[Any], out: NDArray[Any]
     ) -> None: ...
+    def weighted_logsumexp(
+        self,
+        x: NDArray[Any],
+        weights: NDArray[Any],
+        log_sum: NDArray[Any],
+        sign: NDArray[np.intp],
+    ) -> None: ...
     def quick(self, general: Callable[..., Any]) -> Callable[..., Any]: ...
     def predict_lane(self, logits: object, axis: object, with_confidence: object) -> Any: ...
     def top_k_lane(

@@ -156,6 +156,22 @@ cdef class Kernels:
         begin_backward(&call, grad, log_y, out)
         launch_call(self._of(log_y).log_softmax_backward, &call, log_y)
 
+    def weighted_logsumexp(self, x, weights, log_sum, sign):
+        """log|sum(weights * exp(x))| along axis 1 into `log_sum`, and the sign of the sum.
+
+        Both are 2-D. Slices with infinities, NaN or extreme weights are left to others, and have
+        the sign FSM_UNKNOWN_SIGN.
+        """
+        cdef fsm_call call
+        if x.shape[1] == 0:
+            log_sum.fill(-np.inf)
+            sign.fill(0)
+        begin(&call, x)
+        call.other = elements(weights)
+        call.slices = slices_of(log_sum)
+        call.index = slices_of(sign)
+        launch_call(self._of(x).weighted_logsumexp, &call, x)
+
     def quick(self, general):
         """The public function `general`, with the quick way of plain arrays before it.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsoftmax import _complex, _exponents, _fallback_losses
+from fastsoftmax import _complex, _exponents, _fallback_losses, _weighted
 
 Array = NDArray[Any]
 
@@ -146,6 +146,12 @@ class Kernels(_fallback_losses.Kernels):
                 total = _exponents.total(np.exp(head), tail)
                 result = _exponents.shares(np.exp(head_of), tail_of, *total)
             _exponents.store(*result, values[block])
+
+    def weighted_logsumexp(
+        self, x: Array, weights: Array, log_sum: Array, sign: NDArray[np.intp]
+    ) -> None:
+        """Leave all slices to `_weighted`."""
+        sign.fill(_weighted.UNKNOWN_SIGN)
 
     # There is no quicker way than the general one here.
 

@@ -488,7 +488,9 @@ class Functions(Decisions, Losses):
             if return_sign:
                 sign = np.where(np.isnan(log_sum), log_sum, log_sum > -np.inf)
         else:
-            log_sum, sign = _weighted_log_sum(exponents, weights, axes, mask, work, return_sign)
+            log_sum, sign = self._signed_log_sum(
+                exponents, weights, axes, mask, work, return_sign
+            )
         result = rounded(log_sum.reshape(shape), of_log, out)
         if sign is None:
             return result
@@ -513,6 +515,30 @@ class Functions(Decisions, Losses):
             result[part] = layout.from_slices(log_sum)
         return result
 
+    def _signed_log_sum(
+        self,
+        a: Array,
+        b: Array | None,
+        axes: tuple[int, ...],
+        mask: NDArray[np.bool_] | None,
+        work: np.dtype[Any],
+        return_sign: bool,
+    ) -> tuple[Array, Array | None]:
+        """The log-sum-exp with weights or of complex numbers, with reduced axes of size one."""
+        dtype = None if b is None else _dtype_for_weighted_kernel(a, b, work)
+        if b is None or dtype is None:
+            return _log_sum_in_numpy(a, b, axes, mask, work, return_sign)
+        layout = Layout(a, axes)
+        weights = b if mask is None else np.where(mask, b, b.dtype.type(0))
+        log_sum, sign = _weighted.logsumexp_by_kernel(
+            self._kernels_for(dtype).weighted_logsumexp,
+            as_source(a, layout, dtype),
+            as_source(weights, layout, dtype),
+        )
+        if return_sign:
+            return layout.from_slices(log_sum), layout.from_slices(sign)
+        return layout.from_slices(np.where(sign < 0, np.nan, log_sum)), None
+
 
 def _log_sum_shape(
     shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
@@ -522,7 +548,15 @@ def _log_sum_shape(
     return reduced_shape(shape, axes, keepdims)
 
 
-def _weighted_log_sum(
+def _dtype_for_weighted_kernel(a: Array, b: Array, work: np.dtype[Any]) -> np.dtype[Any] | None:
+    """That of both arrays in which a kernel sums them without rounding either; None if none does."""
+    if work not in (np.float32, np.float64):
+        return None
+    fits = work == np.float32 and all(np.can_cast(x.dtype, np.float32) for x in (a, b))
+    return np.dtype(np.float32 if fits else np.float64)
+
+
+def _log_sum_in_numpy(
     a: Array,
     b: Array | None,
     axes: tuple[int, ...],
@@ -530,7 +564,7 @@ def _weighted_log_sum(
     work: np.dtype[Any],
     return_sign: bool,
 ) -> tuple[Array, Array | None]:
-    """The log-sum-exp with weights or of complex numbers, with reduced axes of size one."""
+    """The log-sum-exp of complex numbers or longdouble, with reduced axes of size one."""
     wide = np.promote_types(work, np.float64)
     with np.errstate(all="ignore"):
         a = a.astype(wide)

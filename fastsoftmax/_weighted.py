@@ -1,5 +1,9 @@
-"""Log-sum-exp of terms with a sign or a phase: weighted and complex sums, in NumPy."""
+"""Log-sum-exp of terms with a sign or a phase: weighted and complex sums.
 
+Kernels make the weighted sums of moderate numbers; this module makes all others, in NumPy.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +13,31 @@ from fastsoftmax import _compensated
 
 Array = NDArray[Any]
 
+UNKNOWN_SIGN = 2
+"""What a kernel gives as the sign of a sum that it leaves to `logsumexp`: FSM_UNKNOWN_SIGN."""
+
 _MODERATE = 256
 """Exponents of weights which leave exponentials, and any number of their products, in range."""
+
+
+@np.errstate(all="ignore")
+def logsumexp_by_kernel(
+    kernel: Callable[[Array, Array, Array, NDArray[np.intp]], None], x: Array, weights: Array
+) -> tuple[Array, Array]:
+    """log|S| and sign(S) of the sum S = sum(weights * exp(x)) over axis 1 of (outer, length, inner).
+
+    The arrays have one dtype, which the kernel takes; the results are (outer, inner).
+    """
+    outer, _, inner = x.shape
+    log_sum, kernel_sign = np.empty((outer, inner), x.dtype), np.empty((outer, inner), np.intp)
+    kernel(x, weights, log_sum, kernel_sign)
+    sign = kernel_sign.astype(x.dtype)
+    is_left = kernel_sign == UNKNOWN_SIGN
+    if is_left.any():
+        left = [array.transpose(0, 2, 1)[is_left].astype(np.float64) for array in (x, weights)]
+        values, signs = logsumexp(left[0], left[1], True)
+        log_sum[is_left], sign[is_left] = values[:, 0], 0 if signs is None else signs[:, 0]
+    return log_sum, sign
 
 
 @np.errstate(all="ignore")

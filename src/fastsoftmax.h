@@ -75,7 +75,7 @@ typedef struct {
 typedef struct {
   size_t outer, length, inner;
   fsm_array x;      /* logits; of backward functions the softmax, or its logarithm */
-  fsm_array other;  /* target probabilities; of backward functions the gradient */
+  fsm_array other;  /* target probabilities, weights; of backward functions the gradient */
   fsm_array where;  /* unsigned char: 1 where an element takes part and 0 elsewhere */
   fsm_array label;  /* int64_t, (outer, inner): classes; none if negative */
   fsm_array weight; /* double: of classes, (length), contiguous; or of samples, (outer, inner) */
@@ -83,7 +83,8 @@ typedef struct {
   fsm_array hess;   /* second derivatives */
   fsm_array slices; /* (outer, inner): confidence, log-sum-exp or loss */
   fsm_array values; /* (outer, k, inner): the k largest */
-  fsm_array index;  /* ptrdiff_t, (outer, k, inner): where they stand; of predict, (outer, inner) */
+  fsm_array index;  /* ptrdiff_t, (outer, k, inner): where they stand; of predict, (outer, inner);
+                       so are signs of weighted sums, FSM_UNKNOWN_SIGN where one was not made */
   size_t k;
   bool log;               /* values are of log-softmax */
   double label_smoothing; /* from 0 to 1 */
@@ -91,6 +92,8 @@ typedef struct {
   void *scratch;          /* fsm_scratch elements where inner > 1 */
   size_t elements;        /* of x, if this is a part of the call; otherwise 0 */
 } fsm_call;
+
+enum { FSM_UNKNOWN_SIGN = 2 };
 
 /* Elements of scratch that a call needs where inner > 1: columns are worked on as rows, FSM_COLUMNS
  * of them at a time, of each array that has its shape. */
@@ -108,6 +111,7 @@ typedef struct {
   fsm_call_kernel *predict, *top_k, *softmax_logsumexp;
   fsm_call_kernel *cross_entropy_labels, *cross_entropy_probabilities, *softmax_grad_hess;
   fsm_call_kernel *softmax_backward, *log_softmax_backward;
+  fsm_call_kernel *weighted_logsumexp;
   /* Conversions of contiguous arrays, of dtypes of 16 bits. */
   void (*to_float)(const void *from, float *to, size_t count);
   void (*from_float)(const float *from, void *to, size_t count);

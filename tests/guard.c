@@ -462,7 +462,7 @@ static struct {
   double elements[ROLES][MOST_ELEMENTS];
   size_t k;
   bool log;
-  double smoothing, scale;
+  double smoothing, scale, sign; /* the latter of weights, which do not cancel */
 } posed;
 
 /* A slice of the problem, its shares, and their logarithms. */
@@ -537,6 +537,13 @@ static void want_backward(bool of_log) {
 static void want_softmax_backward(void) { want_backward(false); }
 static void want_log_softmax_backward(void) { want_backward(true); }
 
+static void want_weighted_logsumexp(void) {
+  long double sum = 0;
+  for (size_t l = 0; l < row.length; l++) sum += *posed_at(OTHER, l) * row.share[l];
+  *posed_at(SLICES, 0) = (double)(row.log_sum + logl(fabsl(sum)));
+  *posed_at(INDEX, 0) = (sum > 0) - (sum < 0);
+}
+
 #define HAS(r) (1u << (r))
 #define HAS_LOSS HAS(WEIGHT) | HAS(OUT) | HAS(SLICES)
 typedef struct {
@@ -560,12 +567,15 @@ static const call_function CALLS[] = {
      offsetof(fsm_kernels, softmax_backward)},
     {"log_softmax_backward", HAS(OTHER) | HAS(OUT), want_log_softmax_backward,
      offsetof(fsm_kernels, log_softmax_backward)},
+    {"weighted_logsumexp", HAS(OTHER) | HAS(SLICES) | HAS(INDEX), want_weighted_logsumexp,
+     offsetof(fsm_kernels, weighted_logsumexp)},
 };
 static const call_function *calling;
 
 static bool is_backward(void) {
   return calling->want == want_softmax_backward || calling->want == want_log_softmax_backward;
 }
+static bool weighs_elements(void) { return calling->want == want_weighted_logsumexp; }
 static bool weighs_samples(void) { return calling->want == want_grad_hess; }
 
 static double draw(role r, const dtype *d, size_t length) {
@@ -575,6 +585,7 @@ static double draw(role r, const dtype *d, size_t length) {
   if (r == WEIGHT) return 0.5 + uniform();
   d->set(&value, 20 * uniform() - 10);
   if (r == OTHER) d->set(&value, is_backward() ? (2 * uniform() - 1) / (double)length : uniform());
+  if (r == OTHER && weighs_elements()) d->set(&value, (double)below(4) * posed.sign * uniform());
   if (r == X && calling->want == want_softmax_backward) d->set(&value, uniform() / (double)length);
   if (r == X && calling->want == want_log_softmax_backward) d->set(&value, -10 * uniform());
   return d->get(&value);
@@ -583,11 +594,11 @@ static double draw(role r, const dtype *d, size_t length) {
 static void pose_call(shape s, const dtype *d) {
   unsigned roles = calling->roles | HAS(X);
   shape one = {s.outer, 1, s.inner};
-  bool is_predict = calling->want == want_top_k && !(roles & HAS(VALUES));
-  posed.k = is_predict ? 1 : 1 + below(s.length < 20 ? s.length : 20);
+  posed.k = roles & HAS(VALUES) ? 1 + below(s.length < 20 ? s.length : 20) : 1;
   posed.log = below(2);
   posed.smoothing = below(2) ? 0 : 0.125;
   posed.scale = 0.5;
+  posed.sign = below(2) ? 1 : -1;
   for (role r = X; r < ROLES; r++) {
     shape of_role = s;
     if (r == LABEL || r == SLICES) of_role = one;

@@ -309,6 +309,7 @@ def calls(x, axis) -> dict[str, tuple[str, dict]]:
             "cross_entropy",
             logits | with_grad | {"target": targets, "weight": weight},
         ),
+        "logsumexp, weights": ("logsumexp", {"a": x, "axis": axis, "b": targets}),
         "softmax_backward": ("softmax_backward", {"grad": grad, "y": targets, "axis": axis}),
         "log_softmax_backward": (
             "log_softmax_backward",
@@ -518,6 +519,7 @@ print(threads())
         "softmax_logsumexp(x{})",
         "cross_entropy(x, labels{})",
         "cross_entropy(x, alone, return_grad=True{})",
+        "logsumexp(x, -1, alone{})",
         "softmax_backward(x, alone{})",
         "log_softmax_backward(x, alone{})",
         "softmax_grad_hess(x, labels{})",

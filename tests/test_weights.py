@@ -2,8 +2,11 @@
 
 import mpmath
 import numpy as np
+import oracle
 import pytest
 import scipy.special
+
+from fastsoftmax import _weighted
 
 INF, NAN = np.inf, np.nan
 HUGE = 1e4  # its exponential overflows
@@ -68,6 +71,85 @@ def test_weights_against_mpmath(api):
         got, sign = api.logsumexp(a, b=b, return_sign=True)
         assert sign == np.sign(float(total))
         assert abs(got - wanted) <= 4 * np.finfo(float).eps * (condition + np.abs(a).max())
+
+
+def exact_weighted(a, b):
+    """log(sum(b exp(a))) over the last axis of two matrices, correctly rounded to long double."""
+    with mpmath.workdps(60):
+        rows = [
+            mpmath.log(mpmath.fsum(mpmath.mpf(float(w)) * mpmath.exp(float(x)) for x, w in row))
+            for row in (zip(*pair, strict=True) for pair in zip(a, b, strict=True))
+        ]
+        heads = [np.longdouble(float(value)) for value in rows]
+        return np.array([h + float(v - float(h)) for h, v in zip(heads, rows, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 16, 33, 100, 1001])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+def test_positive_weights_are_as_accurate_as_none(api, dtype, length, scale):
+    rng = np.random.default_rng(length)
+    a = (scale * rng.standard_normal((4, length))).astype(dtype)
+    b = rng.uniform(0.25, 4.0, (4, length)).astype(dtype)
+    a[0] = a[0, 0]
+    b[1, 1:] = 0
+    wanted = exact_weighted(a, b)
+    unit = np.maximum(oracle.logsumexp_unit(a, wanted), 1)  # and log(b) may cancel, too
+    oracle.assert_accurate(api.logsumexp(a, 1, b), wanted, unit)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [1, -1])
+def test_others_than_the_largest_keep_their_digits(api, dtype, weight):
+    """log1p(2 exp(-40)), in rows whose largest element is anywhere."""
+    for length in (2, 9, 40):
+        a, b = np.full((2, length, length), -200, dtype)
+        b[...] = weight
+        for i in range(length):
+            a[i, i], a[i, i - 1], b[i, i], b[i, i - 1] = 0, -40, weight, 2
+        got, sign = api.logsumexp(a, 1, b, return_sign=True)
+        oracle.assert_accurate(got, np.full(length, weight * np.longdouble(8.496708510583178e-18)))
+        assert set(sign.tolist()) == {weight}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2), None])
+def test_weights_along_any_axis(api, dtype, axis):
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 3, (5, 30, 19)).astype(dtype)
+    for b in (rng.uniform(0.5, 2, a.shape), rng.uniform(0.5, 2, (30, 1)), rng.uniform(0.5, 2, 19)):
+        for arranged in (a, a[::-1], a.T.copy().T, np.repeat(a, 2, -1)[..., ::2]):
+            with np.errstate(all="raise"):
+                got = api.logsumexp(arranged, axis, b.astype(dtype))
+            terms = np.broadcast_to(b.astype(dtype), a.shape) * np.exp(arranged.astype(np.float64))
+            wanted = np.log(terms.sum(axis))
+            tolerance = 4 * np.finfo(dtype).eps
+            np.testing.assert_allclose(got, wanted, tolerance, tolerance)
+
+
+def test_slices_that_a_kernel_leaves_stand_beside_others(api):
+    """Those are what the slice alone gives, and all others as well."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 3, (40, 12)), rng.uniform(0.5, 2, (40, 12))
+    a[3, 4], a[5, 6], a[7], b[9, 0], b[11, 5], b[13, 2], b[15] = INF, NAN, -INF, NAN, INF, 1e300, 0
+    b[17:20] *= -1
+    for x, weights, axis in ((a, b, 1), (a.T.copy(), b.T.copy(), 0), (a[:, None], b[:, None], 2)):
+        got, sign = api.logsumexp(x, axis, weights, return_sign=True)
+        for i, (row, its) in enumerate(zip(a, b, strict=True)):
+            alone = api.logsumexp(row, b=its, return_sign=True)
+            np.testing.assert_array_equal((got.ravel()[i], sign.ravel()[i]), alone)
+
+
+def test_kernels_leave_only_what_they_have_to(kernels):
+    """Every slice of NumPy's; of compiled ones those with infinities, NaN or extreme weights."""
+    a, b = np.zeros((9, 4, 1)), np.ones((9, 4, 1))
+    a[1, 2], a[2, 2], b[3, 2], b[4, 2], b[5, 2], b[6, 2] = INF, NAN, INF, NAN, 2.0**41, 2.0**-41
+    a[7, 2], b[7, 2] = NAN, 0  # which counts for nothing
+    a[8] = -INF
+    log_sum, sign = np.empty((9, 1)), np.empty((9, 1), np.intp)
+    kernels.weighted_logsumexp(a, b, log_sum, sign)
+    is_left = sign[:, 0] == _weighted.UNKNOWN_SIGN
+    assert is_left.tolist() == [kernels.name == "numpy" or 1 <= i <= 6 for i in range(9)]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@
 #include "kernels/top_k.h"
 #include "kernels/losses.h"
 #include "kernels/backward.h"
+#include "kernels/weighted.h"
 #else
 #include "kernels/convert.h"
 #endif
@@ -71,7 +72,8 @@ static void logsumexp(const fsm_slices *s) {
    cross_entropy_probabilities,                                                                    \
    softmax_grad_hess,                                                                              \
    softmax_backward,                                                                               \
-   log_softmax_backward}
+   log_softmax_backward,                                                                           \
+   weighted_logsumexp}
 #else /* the others are not offered for 16 bits */
 #define FSM_KERNELS                                                                                \
   {.softmax = softmax,                                                                             \
