@@ -1,4 +1,4 @@
-"""Time decisions, losses and gradients beside other libraries, and print which targets are met.
+"""Time decisions, losses, gradients and weighted sums beside other libraries, and judge them.
 
     python benchmarks/losses.py [--json FILE] [--record]
 
@@ -65,6 +65,8 @@ def ours(backend: str) -> Contestant:
                 return functools.partial(functions.softmax_grad_hess, x, labels_of(x))
             case "softmax_logsumexp":
                 return functools.partial(functions.softmax_logsumexp, x, out=np.zeros_like(x))
+            case "logsumexp with weights":
+                return functools.partial(functions.logsumexp, x, axis, probabilities_of(x))
             case "label smoothing":
                 return functools.partial(loss, labels_of(x), label_smoothing=SMOOTHING)
             case "probability targets":
@@ -99,6 +101,10 @@ def scipy_argmax(function: str, x: Any, axis: int) -> Callable[[], Any]:
         return y.argmax(axis), y.max(axis)
 
     return call
+
+
+def scipy_weighted(function: str, x: Any, axis: int) -> Callable[[], Any]:
+    return functools.partial(scipy.special.logsumexp, x, axis, probabilities_of(x))
 
 
 def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
@@ -145,6 +151,9 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
             return grad_and_hess
         case "softmax_logsumexp":
             return lambda: (softmax(logits, axis, out=out), torch.logsumexp(logits, axis))
+        case "logsumexp with weights":
+            weights = torch.from_numpy(probabilities_of(x))
+            return lambda: torch.logsumexp(logits + weights.log(), axis)
         case "label smoothing":
             return loss(labels, SMOOTHING)
         case "probability targets":
@@ -168,6 +177,8 @@ def timings() -> list[Timing]:
             judged = set(targets.BACKENDS).intersection(_backend.available())
             everyone |= {f"softmax-{name}": our_softmax(name) for name in sorted(judged)}
             everyone |= {"argmax": argmax, "scipy": scipy_argmax}
+        if work.function == "logsumexp with weights":
+            everyone["scipy"] = scipy_weighted
         found.append(Timing(work, measure(everyone, work, seconds=2).seconds))
     return found
 

@@ -39,7 +39,12 @@ _PREDICT = [Work("predict", "float32", shape, -1) for shape in ((128, 1000), (64
 _CONFIDENT = [work._replace(function="predict with confidence") for work in _PREDICT]
 _LOSS = [Work("cross_entropy", "float32", shape, -1) for shape in ((128, 1000), (256, 32_000))]
 _GRADIENT = [work._replace(function="cross_entropy with gradient") for work in _LOSS]
+_WEIGHTED = [
+    Work("logsumexp with weights", "float32", shape, -1)
+    for shape in ((4, 10), (10_000, 10), (128, 1000))
+]
 _NO_SLOWER = [
+    *_WEIGHTED,
     *(
         Work(function, "float32", shape, -1)
         for function in (
@@ -92,6 +97,7 @@ LOSSES = (
     *(Target(work, "scipy", 0.1, 0.1) for work in (*_PREDICT, *_CONFIDENT)),
     *(Target(work, "pytorch", 0.3, 0.3) for work in _LOSS),
     *(Target(work, "pytorch", 0.35, 0.35) for work in _GRADIENT),
+    *(Target(work, "scipy", 0.15, 0.25) for work in _WEIGHTED),
     Target(Work("softmax_backward", "float32", (128, 1000), -1), "pytorch", 0.7, 0.7),
     Target(Work("top_k", "float32", (64, 128_000), -1), "pytorch", 0.25, 0.25),
     *(Target(work, "pytorch", 1.0, 1.0) for work in _NO_SLOWER),

@@ -59,5 +59,6 @@ cdef extern from "fastsoftmax.h":
     const fsm_backend *fsm_backend_at(size_t) noexcept nogil
 
     const size_t FSM_SHARE
+    const int FSM_UNKNOWN_SIGN
     void fsm_run(fsm_kernel *, const fsm_slices *, size_t, int) noexcept nogil
     void fsm_run_call(fsm_call_kernel *, const fsm_call *, size_t, int) noexcept nogil

@@ -210,10 +210,13 @@ cdef class Kernels:
             *, where=None, dtype=None, out=None, workers=None,
         ):
             a = array_of_list(a)
+            result = None
             if b is None and return_sign is False and workers is None:
                 result = kernels._quickly(LOGSUMEXP, a, axis, where, 1.0, dtype, out, keepdims)
-                if result is not None:
-                    return result
+            elif where is None and dtype is None and out is None and workers is None:
+                result = kernels._weighted_lane(a, axis, b, keepdims, return_sign)
+            if result is not None:
+                return result
             return general(
                 a, axis, b, keepdims, return_sign,
                 where=where, dtype=dtype, out=out, workers=workers,
@@ -418,6 +421,47 @@ cdef class Kernels:
             kernels.softmax_backward if of_softmax else kernels.log_softmax_backward, &call, y
         )
         return out
+
+    cdef _weighted_lane(self, a, axis, b, keepdims, return_sign):
+        """Log-sum-exp of plain arrays along the last axis, or of a vector; None for others.
+
+        The weights are those of all elements or, as a vector, of each row. None, too, if a slice is
+        left to others.
+        """
+        cdef fsm_call call
+        cdef cnp.ndarray log_sum, sign
+        cdef const cnp.npy_intp *signs
+        cdef cnp.npy_intp i
+        cdef bint has_negative = False
+        if axis is None and cnp.PyArray_CheckExact(a) and cnp.PyArray_NDIM(a) == 1:
+            axis = -1
+        if (
+            not begin_rows(&call, a, axis)
+            or not is_plain(b)
+            or keepdims is not False
+            or type(return_sign) is not bool
+        ):
+            return None
+        if is_like(b, a):
+            call.other = rows_of(b, call.length)
+        elif is_row_of(b, a):
+            call.other = rows_of(b, 0)
+        else:
+            return None
+        log_sum, sign = new_slices(a, cnp.PyArray_TYPE(a)), new_slices(a, cnp.NPY_INTP)
+        call.slices = rows_of(log_sum, 1)
+        call.index = rows_of(sign, 1)
+        launch_call(self._of(a).weighted_logsumexp, &call, a)
+        signs = <const cnp.npy_intp *> cnp.PyArray_DATA(sign)
+        for i in range(cnp.PyArray_SIZE(sign)):
+            if signs[i] == FSM_UNKNOWN_SIGN:
+                return None
+            has_negative |= signs[i] < 0
+        if return_sign:
+            return array_or_scalar(log_sum), array_or_scalar(sign.astype(log_sum.dtype))
+        if has_negative:
+            log_sum[sign < 0] = np.nan
+        return array_or_scalar(log_sum)
 
     cdef const fsm_kernels *_of(self, cnp.ndarray x) noexcept:
         """The kernels for the dtype of x, which is one of `dtypes`."""
@@ -677,6 +721,15 @@ cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:
 cdef bint is_like(cnp.ndarray a, cnp.ndarray x) noexcept:
     """Whether a has the shape and dtype of x."""
     return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x) and cnp.PyArray_SAMESHAPE(a, x)
+
+
+cdef bint is_row_of(cnp.ndarray a, cnp.ndarray x) noexcept:
+    """Whether a is a vector as long as the rows of x, and of its dtype."""
+    return (
+        cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_NDIM(a) == 1
+        and cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    )
 
 
 cdef bint begin_rows(fsm_call *call, x, axis):
