@@ -488,9 +488,7 @@ class Functions(Decisions, Losses):
             if return_sign:
                 sign = np.where(np.isnan(log_sum), log_sum, log_sum > -np.inf)
         else:
-            log_sum, sign = self._signed_log_sum(
-                exponents, weights, axes, mask, work, return_sign
-            )
+            log_sum, sign = self._signed_log_sum(exponents, weights, axes, mask, work, return_sign)
         result = rounded(log_sum.reshape(shape), of_log, out)
         if sign is None:
             return result
@@ -549,7 +547,7 @@ def _log_sum_shape(
 
 
 def _dtype_for_weighted_kernel(a: Array, b: Array, work: np.dtype[Any]) -> np.dtype[Any] | None:
-    """That of both arrays in which a kernel sums them without rounding either; None if none does."""
+    """In which a kernel sums both arrays without rounding either; None if none does."""
     if work not in (np.float32, np.float64):
         return None
     fits = work == np.float32 and all(np.can_cast(x.dtype, np.float32) for x in (a, b))

@@ -24,7 +24,7 @@ _MODERATE = 256
 def logsumexp_by_kernel(
     kernel: Callable[[Array, Array, Array, NDArray[np.intp]], None], x: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """log|S| and sign(S) of the sum S = sum(weights * exp(x)) over axis 1 of (outer, length, inner).
+    """log|S| and sign(S) of S = sum(weights * exp(x)) over axis 1 of (outer, length, inner).
 
     The arrays have one dtype, which the kernel takes; the results are (outer, inner).
     """

@@ -2,10 +2,10 @@
 
 import mpmath
 import numpy as np
-import oracle
 import pytest
 import scipy.special
 
+import oracle
 from fastsoftmax import _weighted
 
 INF, NAN = np.inf, np.nan

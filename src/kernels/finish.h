@@ -4,21 +4,22 @@
 #ifndef FSM_KERNELS_FINISH_H
 #define FSM_KERNELS_FINISH_H
 
-/* log(hi + lo) for hi >= 1, to a unit in the last place of the result however close to 0 that is.
+/* log((hi + lo)/2^scale) for hi >= 1, to a unit in the last place of the result however close to 0
+ * that is.
  *
- * hi + lo = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); with s = f/(2 + f) and z = s^2,
- * log(1 + f) = 2 atanh(s) = s (2 + z p(z)) = f - (f^2/2 - s (f^2/2 + z p(z))), where the last form
- * rounds the largest part, f, last (K. C. Ng's arrangement in FDLIBM). The relative error of p's
- * part is 2^-59.4; regenerate it with tools/coefficients.py. */
-FSM_INLINE dvec log_of_pair(dvec hi, dvec lo) {
+ * (hi + lo)/2^scale = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); with s = f/(2 + f) and z =
+ * s^2, log(1 + f) = 2 atanh(s) = s (2 + z p(z)) = f - (f^2/2 - s (f^2/2 + z p(z))), where the last
+ * form rounds the largest part, f, last (K. C. Ng's arrangement in FDLIBM). The relative error of
+ * p's part is 2^-59.4; regenerate it with tools/coefficients.py. */
+FSM_INLINE dvec log_of_pair(dvec hi, dvec lo, const int scale) {
   static const double c[] = {0x1.5555555555594p-1, 0x1.999999997f77cp-2, 0x1.2492494235b74p-2,
                              0x1.c71c51dbbbd75p-3, 0x1.746646d7fcebcp-3, 0x1.39a108cae2047p-3,
                              0x1.2f0b96857276dp-3};
   const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, exponent_of_2_52 = 0x4330000000000000;
   dvec k_bits = d_bits_right(d_bits_add(hi, -sqrt_half), 52);
-  dvec k = d_sub(d_bits_or(k_bits, exponent_of_2_52), d_set1(0x1p52));
+  dvec k = d_sub(d_bits_or(k_bits, exponent_of_2_52), d_set1(0x1p52 + scale));
   dvec k_exponent = d_bits_left(k_bits, 52);
-  dvec power = d_bits_sub(d_set1(1), k_exponent); /* 2^-k */
+  dvec power = d_bits_sub(d_set1(1), k_exponent); /* 2^-(k + scale) */
   dvec f = d_mul_add(lo, power, d_sub(d_bits_sub(hi, k_exponent), d_set1(1)));
   dvec s = d_div(f, d_add(d_set1(2), f)), z = d_mul_small(s, s);
   enum { DEGREE = sizeof c / sizeof c[0] - 1 };
@@ -63,15 +64,15 @@ FSM_INLINE vec_pair reciprocal(const wide *sum) {
   return result;
 }
 
-/* log(sum of exp((x - max)/temperature)). */
-FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+/* sum of exp((x - max)/temperature). */
+FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
   dvec_pair largest = largest_term(max, f);
   dvec ratio = d_div(sum->rest.hi, largest.hi), minus_ratio = d_sub(d_set1(0), ratio);
   dvec remainder = d_add(d_fma(minus_ratio, largest.hi, sum->rest.hi), sum->rest.lo);
   remainder = d_div(d_mul_add(minus_ratio, largest.lo, remainder), largest.hi);
-  dvec_pair total = add_exactly(sum->ties.part[0], ratio);
-  doubles log = {{log_of_pair(total.hi, d_add(total.lo, remainder))}};
-  return log;
+  pairs total = {{add_exactly(sum->ties.part[0], ratio)}};
+  total.part[0].lo = d_add(total.part[0].lo, remainder);
+  return total;
 }
 
 #else
@@ -96,16 +97,23 @@ FSM_INLINE vec_pair reciprocal(const wide *sum) {
   return result;
 }
 
-FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  doubles largest = largest_term(max, f), log;
-  for (int p = 0; p < PARTS; p++) {
-    dvec_pair total = add_exactly(sum->ties.part[p], d_div(sum->rest.part[p], largest.part[p]));
-    log.part[p] = log_of_pair(total.hi, total.lo);
-  }
-  return log;
+FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  doubles largest = largest_term(max, f);
+  pairs total;
+  for (int p = 0; p < PARTS; p++)
+    total.part[p] = add_exactly(sum->ties.part[p], d_div(sum->rest.part[p], largest.part[p]));
+  return total;
 }
 
 #endif
+
+/* The logarithm of that. */
+FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  pairs total = whole_sum(sum, max, f);
+  doubles log;
+  for (int p = 0; p < PARTS; p++) log.part[p] = log_of_pair(total.part[p].hi, total.part[p].lo, 0);
+  return log;
+}
 
 /* What softmax's last pass takes: (term - floor)*scale. */
 typedef struct {

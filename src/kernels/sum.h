@@ -35,6 +35,11 @@ typedef struct {
   dvec hi, lo;
 } dvec_pair;
 
+/* The lanes of a vec as such sums. */
+typedef struct {
+  dvec_pair part[PARTS];
+} pairs;
+
 FSM_INLINE dvec_pair add_exactly(dvec a, dvec b) {
   dvec hi = d_add(a, b), of_b = d_sub(hi, a);
   dvec_pair sum = {hi, d_add(d_sub(a, d_sub(hi, of_b)), d_sub(b, of_b))};

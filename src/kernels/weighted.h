@@ -45,6 +45,13 @@ FSM_INLINE void survey_add(survey *v, weighted e) {
   v->minus_least = v_max(v_sub(v_set1(0), least), v->minus_least);
 }
 
+/* The same of all lanes, in every lane. */
+FSM_INLINE survey survey_reduce(const survey *v) {
+  vec nan = v_set1(v_count_true(v->nan) ? (real)NAN : 0);
+  return (survey){v_set1(v_reduce_max(v->max)), v_set1(v_reduce_max(v->most)),
+                  v_set1(v_reduce_max(v->minus_least)), v_unordered(nan, nan)};
+}
+
 /* Whether a slice is left to the caller, for an infinity, NaN or a weight that is none of those
  * above. */
 static inline bool is_left(real max, real most, real minus_least, bool has_nan) {
@@ -71,72 +78,87 @@ FSM_INLINE void add_weighted(weighted_sum *sum, const weighted *e, const exp_fra
   }
 }
 
-/* log|hi + lo| */
-static double log_of_magnitude(double hi, double lo) {
-  double sum = hi + lo, rest = (hi - sum) + lo;
-  if (sum < 0) rest = -rest;
-  sum = fabs(sum);
-  return sum > 0.5 && sum < 2 ? log1p((sum - 1) + rest) : log(sum);
-}
-
-/* A slice's sums and largest term, as hi + lo. */
-typedef struct {
-  double ties[2], rest[2], largest[2];
-} weighted_sums;
-
-static void finish_weighted(const slice *s, real max, const weighted_sums *n) {
-  double total[2] = {n->ties[0], n->ties[1]};
-  double ratio = n->rest[0] / n->largest[0];
-  double left = fma(-ratio, n->largest[0], n->rest[0]) + fma(-ratio, n->largest[1], n->rest[1]);
-  add_to_pair(&total[0], &total[1], ratio, left / n->largest[0]);
-  double sum = total[0] + total[1];
-  *result_of(s) = (storage)((double)max + log_of_magnitude(total[0], total[1]));
-  *index_of(s) = (sum > 0) - (sum < 0);
-}
-
-/* One that has no sum, or is left to the caller. */
-static void leave_weighted(const slice *s, bool left) {
-  *result_of(s) = -(storage)INFINITY;
-  *index_of(s) = left ? FSM_UNKNOWN_SIGN : 0;
-}
-
-FSM_APART void weighted_row(const slice *s) {
-  size_t i = 0, length = s->x.length;
-  survey v = begin_survey();
-  for (; i + LANES <= length; i += LANES) survey_add(&v, weighted_load(s, i, LANES));
-  if (i < length) survey_add(&v, weighted_load(s, i, length - i));
-  real maximum = v_reduce_max(v.max);
-  bool left =
-      is_left(maximum, v_reduce_max(v.most), v_reduce_max(v.minus_least), v_count_true(v.nan) > 0);
-  if (left || maximum < -REAL_MAX) {
-    leave_weighted(s, left);
-    return;
+/* sum(weight exp(x - max)) as hi + lo. */
+FSM_INLINE pairs whole_weighted_sum(const weighted_sum *sum, vec max, const exp_frame *f) {
+#ifdef FSM_REAL_DOUBLE
+  term_sum all = {{{sum->ties.hi}}, sum->rest};
+  pairs total = whole_sum(&all, max, f);
+  total.part[0].lo = d_add(total.part[0].lo, sum->ties.lo);
+#else
+  term_sum all = {sum->ties, sum->rest};
+  pairs total = whole_sum(&all, max, f);
+#endif
+  for (int p = 0; p < PARTS; p++) {
+    dvec_pair t = total.part[p];
+    total.part[p].hi = d_add(t.hi, t.lo);
+    total.part[p].lo = d_add(d_sub(t.hi, total.part[p].hi), t.lo);
   }
-  vec max = v_set1(maximum);
+  return total;
+}
+
+/* Where a magnitude may be below 2^-LEAST_EXPONENT, its logarithm is left to the C library. */
+enum { LEAST_EXPONENT = 512 };
+FSM_INLINE doubles log_of_magnitudes(const pairs *sum) {
+  doubles log;
+  for (int p = 0; p < PARTS; p++) {
+    dvec_pair t = sum->part[p];
+    dvec sign_bit = d_bits_left(d_bits_right(t.hi, 63), 63);
+    dvec sign = d_bits_or(sign_bit, 0x3ff0000000000000); /* 1 or -1 */
+    dvec scale = d_mul(sign, d_set1(0x1p512));
+    log.part[p] = log_of_pair(d_mul(t.hi, scale), d_mul(t.lo, scale), LEAST_EXPONENT);
+  }
+  return log;
+}
+
+/* The results of `count` rows from `outer` on, each of which is a lane. */
+FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, const survey *v,
+                                const weighted_sum *sum, const exp_frame *f) {
+  real max[LANES], most[LANES], minus_least[LANES];
+  double total[LANES], logs[LANES];
+  pairs whole = whole_weighted_sum(sum, finite_or_0(v->max), f);
+  doubles hi;
+  for (int p = 0; p < PARTS; p++) hi.part[p] = whole.part[p].hi;
+  doubles_store(hi, total);
+  doubles_store(log_of_magnitudes(&whole), logs);
+  v_store_real(max, v->max);
+  v_store_real(most, v->most);
+  v_store_real(minus_least, v->minus_least);
+  for (size_t k = 0; k < count; k++) {
+    slice s = slice_of(c, outer + k);
+    double magnitude = fabs(total[k]);
+    if (!(magnitude >= 0x1p-511)) logs[k] = log(magnitude);
+    bool left = is_left(max[k], most[k], minus_least[k], v_bits(v->nan) >> k & 1);
+    bool is_empty = max[k] < -REAL_MAX;
+    *result_of(&s) = (storage)(is_empty ? (double)max[k] : (double)max[k] + logs[k]);
+    *index_of(&s) = left ? FSM_UNKNOWN_SIGN : (total[k] > 0) - (total[k] < 0);
+  }
+}
+
+FSM_APART void weighted_row(const fsm_call *c, size_t outer) {
+  slice s = slice_of(c, outer);
+  size_t i = 0, length = s.x.length;
+  survey v = begin_survey();
+  for (; i + LANES <= length; i += LANES) survey_add(&v, weighted_load(&s, i, LANES));
+  if (i < length) survey_add(&v, weighted_load(&s, i, length - i));
+  v = survey_reduce(&v);
   tempering t = untempered();
-  exp_frame f = frame_of(max, &t);
+  exp_frame f = frame_of(finite_or_0(v.max), &t);
   weighted_sum sum = {wide_zero(), wide_zero()};
   for (i = 0; i + ROW_BLOCK * LANES <= length; i += ROW_BLOCK * LANES) {
     weighted e[ROW_BLOCK];
-    for (size_t k = 0; k < ROW_BLOCK; k++) e[k] = weighted_load(s, i + k * LANES, LANES);
-    add_weighted(&sum, e, &f, max, ROW_BLOCK);
+    for (size_t k = 0; k < ROW_BLOCK; k++) e[k] = weighted_load(&s, i + k * LANES, LANES);
+    add_weighted(&sum, e, &f, v.max, ROW_BLOCK);
   }
   for (; i < length; i += LANES) {
-    weighted e = weighted_load(s, i, length - i < LANES ? length - i : LANES);
-    add_weighted(&sum, &e, &f, max, 1);
+    weighted e = weighted_load(&s, i, length - i < LANES ? length - i : LANES);
+    add_weighted(&sum, &e, &f, v.max, 1);
   }
-  weighted_sums n;
-  double hi[LANES], lo[LANES];
-  wide_total(sum.ties, n.ties);
-  wide_total(sum.rest, n.rest);
-  wide_store(largest_term(max, &f), hi, lo);
-  n.largest[0] = hi[0];
-  n.largest[1] = lo[0];
-  finish_weighted(s, maximum, &n);
+  sum = (weighted_sum){wide_reduce(sum.ties), wide_reduce(sum.rest)};
+  finish_weighted(c, outer, 1, &v, &sum, &f);
 }
 
 /* Short rows from `outer` on, LANES at most: returns how many. */
-static size_t weighted_batch(const fsm_call *c, size_t outer) {
+FSM_APART size_t weighted_batch(const fsm_call *c, size_t outer) {
   const batch_kind any = {.full = false};
   fsm_slices s = {.outer = c->outer, .length = c->length};
   batch x, weight;
@@ -159,37 +181,15 @@ static size_t weighted_batch(const fsm_call *c, size_t outer) {
   for (; i + COLUMNS_AT_ONCE <= c->length; i += COLUMNS_AT_ONCE)
     add_weighted(&sum, e + i, &f, v.max, COLUMNS_AT_ONCE);
   for (; i < c->length; i++) add_weighted(&sum, e + i, &f, v.max, 1);
-  real max[LANES], most[LANES], minus_least[LANES];
-  double ties[2][LANES], rest[2][LANES], largest[2][LANES];
-  v_store_real(max, v.max);
-  v_store_real(most, v.most);
-  v_store_real(minus_least, v.minus_least);
-  wide_store(sum.ties, ties[0], ties[1]);
-  wide_store(sum.rest, rest[0], rest[1]);
-  wide_store(largest_term(finite_or_0(v.max), &f), largest[0], largest[1]);
-  for (size_t k = 0; k < x.count; k++) {
-    slice row = slice_of(c, outer + k);
-    bool left = is_left(max[k], most[k], minus_least[k], v_bits(v.nan) >> k & 1);
-    weighted_sums n = {{ties[0][k], ties[1][k]},
-                       {rest[0][k], rest[1][k]},
-                       {largest[0][k], largest[1][k]}};
-    if (left || max[k] < -REAL_MAX)
-      leave_weighted(&row, left);
-    else
-      finish_weighted(&row, max[k], &n);
-  }
+  finish_weighted(c, outer, x.count, &v, &sum, &f);
   return x.count;
 }
 
 static void weighted_rows(const fsm_call *c) {
-  if (is_short(c->length, c->outer)) {
+  if (is_short(c->length, c->outer))
     for (size_t outer = 0; outer < c->outer;) outer += weighted_batch(c, outer);
-    return;
-  }
-  for (size_t outer = 0; outer < c->outer; outer++) {
-    slice s = slice_of(c, outer);
-    weighted_row(&s);
-  }
+  else
+    for (size_t outer = 0; outer < c->outer; outer++) weighted_row(c, outer);
 }
 
 static void weighted_logsumexp(const fsm_call *c) { as_rows(c, weighted_rows); }
