@@ -39,6 +39,8 @@ CASES = {
     "inf with a negative weight": ([INF, 1.0], [-2.0, 1.0], INF, -1),
     "infs of both signs": ([INF, INF], [2.0, -1.0], NAN, NAN),
     "-inf": ([-INF, 1.0], [2.0, 1.0], 1.0, 1),
+    "-inf alone": ([-INF, -INF, -INF], [2.0, 1.0, 3.0], -INF, 0),
+    "-inf alone with negative weights": ([-INF, -INF], [-2.0, -1.0], -INF, 0),
     "an infinite weight far below": ([0.0, HUGE], [INF, 1.0], INF, 1),
     "a negative infinite weight far below": ([0.0, HUGE], [-INF, 1.0], INF, -1),
     "nan": ([NAN, 1.0], [2.0, 1.0], NAN, NAN),

@@ -125,11 +125,11 @@ FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, c
   v_store_real(minus_least, v->minus_least);
   for (size_t k = 0; k < count; k++) {
     slice s = slice_of(c, outer + k);
+    if (max[k] < -REAL_MAX) total[k] = 0; /* of no terms, or of 0 alone */
     double magnitude = fabs(total[k]);
     if (!(magnitude >= 0x1p-511)) logs[k] = log(magnitude);
     bool left = is_left(max[k], most[k], minus_least[k], v_bits(v->nan) >> k & 1);
-    bool is_empty = max[k] < -REAL_MAX;
-    *result_of(&s) = (storage)(is_empty ? (double)max[k] : (double)max[k] + logs[k]);
+    *result_of(&s) = (storage)((double)max[k] + logs[k]);
     *index_of(&s) = left ? FSM_UNKNOWN_SIGN : (total[k] > 0) - (total[k] < 0);
   }
 }
