@@ -23,6 +23,12 @@ CASES = {
     "large weights": ([-HUGE, -HUGE], [1e300, 1e300], np.log(2e300) - HUGE, 1),
     "the largest weights": ([-10.0, -10.0], [1e308, 1e308], 2 * np.log(1e154) + np.log(2) - 10, 1),
     "opposite largest weights": ([0.0, 0.0], [1.5e308, -1e308], np.log(5e307), 1),
+    "a tiny weight beside a small term": (
+        [0.0, -200.0],
+        [1e-80, 1e10],
+        np.log(1e-80 + 1e10 * np.exp(-200)),
+        1,
+    ),
     "a tiny weight of the largest": ([-800.0, 0.0], [1e308, 1e-300], np.log(1e308) - 800, 1),
     "the smallest weights": ([9e3, 9e3], [5e-324, 5e-324], 9e3 - 1073 * np.log(2), 1),
     "the largest weighs negatively": (
@@ -41,6 +47,7 @@ CASES = {
     "-inf": ([-INF, 1.0], [2.0, 1.0], 1.0, 1),
     "-inf alone": ([-INF, -INF, -INF], [2.0, 1.0, 3.0], -INF, 0),
     "-inf alone with negative weights": ([-INF, -INF], [-2.0, -1.0], -INF, 0),
+    "-inf alone with an infinite weight": ([-INF, -INF], [INF, 1.0], NAN, NAN),
     "an infinite weight far below": ([0.0, HUGE], [INF, 1.0], INF, 1),
     "a negative infinite weight far below": ([0.0, HUGE], [-INF, 1.0], INF, -1),
     "nan": ([NAN, 1.0], [2.0, 1.0], NAN, NAN),
@@ -143,15 +150,22 @@ def test_slices_that_a_kernel_leaves_stand_beside_others(api):
 
 
 def test_kernels_leave_only_what_they_have_to(kernels):
-    """Every slice of NumPy's; of compiled ones those with infinities, NaN or extreme weights."""
-    a, b = np.zeros((9, 4, 1)), np.ones((9, 4, 1))
-    a[1, 2], a[2, 2], b[3, 2], b[4, 2], b[5, 2], b[6, 2] = INF, NAN, INF, NAN, 2.0**41, 2.0**-41
-    a[7, 2], b[7, 2] = NAN, 0  # which counts for nothing
-    a[8] = -INF
-    log_sum, sign = np.empty((9, 1)), np.empty((9, 1), np.intp)
+    """Every slice of NumPy's; of compiled ones those with infinities, NaN or an extreme weight.
+
+    And those whose sum is nearly nothing.
+    """
+    a, b = np.zeros((14, 4, 1)), np.ones((14, 4, 1))
+    a[1, 2], a[2, 2], b[3, 2], b[4, 2], b[5, 2], b[6] = INF, NAN, INF, NAN, 2.0**401, 2.0**-401
+    b[7] = [[1], [-1], [2], [-2]]
+    a[8, 1:], b[8, 0] = -800, 2.0**-90  # next to which the others may matter
+    a[9, 2], b[9, 2] = NAN, 0  # which counts for nothing
+    a[10], b[11] = -INF, 0
+    b[12, :3] = 2.0**-90
+    a[13, 1:], b[13, 0] = -20, 2.0**-90
+    log_sum, sign = np.empty((14, 1)), np.empty((14, 1), np.intp)
     kernels.weighted_logsumexp(a, b, log_sum, sign)
     is_left = sign[:, 0] == _weighted.UNKNOWN_SIGN
-    assert is_left.tolist() == [kernels.name == "numpy" or 1 <= i <= 6 for i in range(9)]
+    assert is_left.tolist() == [kernels.name == "numpy" or 1 <= i <= 8 for i in range(14)]
 
 
 @pytest.mark.parametrize(

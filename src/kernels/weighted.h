@@ -6,10 +6,13 @@
 #ifndef FSM_KERNELS_WEIGHTED_H
 #define FSM_KERNELS_WEIGHTED_H
 
-/* What weighs no more and no less may stand beside terms that count for nothing (FLOOR), which
- * then still do. */
-#define MOST_WEIGHT 0x1p40
-#define LEAST_WEIGHT 0x1p-40
+/* A slice whose largest weight lies beyond these, as only a double does, is left to the caller. */
+#define LEAST_OF_LARGEST 0x1p-400
+#define MOST_OF_LARGEST 0x1p400
+
+/* So is one whose sum is a smaller part of that weight: only beside such a one might it matter what
+ * counts for nothing (FLOOR), however it weighs. */
+#define LEAST_SUM 0x1p-80
 
 /* Some elements; those without a weight are -inf. */
 typedef struct {
@@ -26,37 +29,33 @@ FSM_INLINE weighted weighted_load(const slice *s, size_t i, size_t width) {
 
 /* What the elements are like, in each lane. */
 typedef struct {
-  vec max;
-  vec most, minus_least; /* weights that are not 0, without their signs */
+  vec max, largest_weight; /* the latter without its sign */
   mask nan;
 } survey;
 
 FSM_INLINE survey begin_survey(void) {
   mask none = v_unordered(v_set1(0), v_set1(0));
-  return (survey){v_set1(-(real)INFINITY), v_set1(1), v_set1(-1), none};
+  return (survey){v_set1(-(real)INFINITY), v_set1(0), none};
 }
 
 FSM_INLINE void survey_add(survey *v, weighted e) {
-  vec minus = v_sub(v_set1(0), e.weight), magnitude = v_max(minus, e.weight);
-  vec least = v_select(v_equal(e.weight, v_set1(0)), v_set1(1), magnitude);
+  vec minus = v_sub(v_set1(0), e.weight);
   v->nan = v_or(v->nan, v_unordered(e.x, e.weight));
   v->max = v_max(e.x, v->max);
-  v->most = v_max(magnitude, v->most);
-  v->minus_least = v_max(v_sub(v_set1(0), least), v->minus_least);
+  v->largest_weight = v_max(v_max(minus, e.weight), v->largest_weight);
 }
 
 /* The same of all lanes, in every lane. */
 FSM_INLINE survey survey_reduce(const survey *v) {
   vec nan = v_set1(v_count_true(v->nan) ? (real)NAN : 0);
-  return (survey){v_set1(v_reduce_max(v->max)), v_set1(v_reduce_max(v->most)),
-                  v_set1(v_reduce_max(v->minus_least)), v_unordered(nan, nan)};
+  return (survey){v_set1(v_reduce_max(v->max)), v_set1(v_reduce_max(v->largest_weight)),
+                  v_unordered(nan, nan)};
 }
 
-/* Whether a slice is left to the caller, for an infinity, NaN or a weight that is none of those
- * above. */
-static inline bool is_left(real max, real most, real minus_least, bool has_nan) {
-  bool is_moderate = most <= (real)MOST_WEIGHT && minus_least <= -(real)LEAST_WEIGHT;
-  return has_nan || !is_moderate || max > REAL_MAX;
+/* Whether a slice that has a sum of terms other than 0 is left to the caller. */
+static inline bool is_left(real max, double largest_weight, bool has_nan, double sum) {
+  bool is_moderate = largest_weight >= LEAST_OF_LARGEST && largest_weight <= MOST_OF_LARGEST;
+  return has_nan || max > REAL_MAX || !is_moderate || !(fabs(sum) >= largest_weight * LEAST_SUM);
 }
 
 /* Sums of the weights of the largest elements, and of the weighted terms of the others. */
@@ -96,7 +95,7 @@ FSM_INLINE pairs whole_weighted_sum(const weighted_sum *sum, vec max, const exp_
   return total;
 }
 
-/* Where a magnitude may be below 2^-LEAST_EXPONENT, its logarithm is left to the C library. */
+/* Of numbers that are 2^-LEAST_EXPONENT at least, which sums that are not left are. */
 enum { LEAST_EXPONENT = 512 };
 FSM_INLINE doubles log_of_magnitudes(const pairs *sum) {
   doubles log;
@@ -113,7 +112,7 @@ FSM_INLINE doubles log_of_magnitudes(const pairs *sum) {
 /* The results of `count` rows from `outer` on, each of which is a lane. */
 FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, const survey *v,
                                 const weighted_sum *sum, const exp_frame *f) {
-  real max[LANES], most[LANES], minus_least[LANES];
+  real max[LANES], largest_weight[LANES];
   double total[LANES], logs[LANES];
   pairs whole = whole_weighted_sum(sum, finite_or_0(v->max), f);
   doubles hi;
@@ -121,16 +120,14 @@ FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, c
   doubles_store(hi, total);
   doubles_store(log_of_magnitudes(&whole), logs);
   v_store_real(max, v->max);
-  v_store_real(most, v->most);
-  v_store_real(minus_least, v->minus_least);
+  v_store_real(largest_weight, v->largest_weight);
   for (size_t k = 0; k < count; k++) {
     slice s = slice_of(c, outer + k);
-    if (max[k] < -REAL_MAX) total[k] = 0; /* of no terms, or of 0 alone */
-    double magnitude = fabs(total[k]);
-    if (!(magnitude >= 0x1p-511)) logs[k] = log(magnitude);
-    bool left = is_left(max[k], most[k], minus_least[k], v_bits(v->nan) >> k & 1);
-    *result_of(&s) = (storage)((double)max[k] + logs[k]);
-    *index_of(&s) = left ? FSM_UNKNOWN_SIGN : (total[k] > 0) - (total[k] < 0);
+    bool has_nan = v_bits(v->nan) >> k & 1;
+    bool is_empty = !has_nan && max[k] < -REAL_MAX && largest_weight[k] <= REAL_MAX;
+    bool left = !is_empty && is_left(max[k], (double)largest_weight[k], has_nan, total[k]);
+    *result_of(&s) = (storage)(is_empty ? (double)max[k] : (double)max[k] + logs[k]);
+    *index_of(&s) = left ? FSM_UNKNOWN_SIGN : is_empty ? 0 : total[k] > 0 ? 1 : -1;
   }
 }
 
