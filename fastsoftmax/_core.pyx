@@ -159,7 +159,8 @@ cdef class Kernels:
     def weighted_logsumexp(self, x, weights, log_sum, sign):
         """log|sum(weights * exp(x))| along axis 1 into `log_sum`, and the sign of the sum.
 
-        Both are 2-D. Slices with infinities, NaN or extreme weights are left to others, and have
+        Both are 2-D. Slices with infinities, NaN or an extreme weight, those that come to nearly
+        nothing, and those of float32 whose weights have both signs, are left to others: they have
         the sign FSM_UNKNOWN_SIGN.
         """
         cdef fsm_call call

@@ -523,15 +523,18 @@ class Functions(Decisions, Losses):
         return_sign: bool,
     ) -> tuple[Array, Array | None]:
         """The log-sum-exp with weights or of complex numbers, with reduced axes of size one."""
+        if mask is not None and b is None:
+            a = np.where(mask, a, -np.inf)
+        elif mask is not None and b is not None:
+            b = np.where(mask, b, b.dtype.type(0))
         dtype = None if b is None else _dtype_for_weighted_kernel(a, b, work)
         if b is None or dtype is None:
-            return _log_sum_in_numpy(a, b, axes, mask, work, return_sign)
+            return _log_sum_in_numpy(a, b, axes, work, return_sign)
         layout = Layout(a, axes)
-        weights = b if mask is None else np.where(mask, b, b.dtype.type(0))
         log_sum, sign = _weighted.logsumexp_by_kernel(
             self._kernels_for(dtype).weighted_logsumexp,
             as_source(a, layout, dtype),
-            as_source(weights, layout, dtype),
+            as_source(b, layout, dtype),
         )
         if return_sign:
             return layout.from_slices(log_sum), layout.from_slices(sign)
@@ -558,7 +561,6 @@ def _log_sum_in_numpy(
     a: Array,
     b: Array | None,
     axes: tuple[int, ...],
-    mask: NDArray[np.bool_] | None,
     work: np.dtype[Any],
     return_sign: bool,
 ) -> tuple[Array, Array | None]:
@@ -567,9 +569,6 @@ def _log_sum_in_numpy(
     with np.errstate(all="ignore"):
         a = a.astype(wide)
         b = None if b is None else b.astype(wide)
-    if mask is not None:
-        a = np.where(mask, a, -np.inf)
-        b = None if b is None else np.where(mask, b, 0)
     log_sum, sign = _weighted.logsumexp(
         _reduced_last(a, axes), None if b is None else _reduced_last(b, axes), return_sign
     )

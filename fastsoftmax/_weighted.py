@@ -1,6 +1,7 @@
 """Log-sum-exp of terms with a sign or a phase: weighted and complex sums.
 
-Kernels make the weighted sums of moderate numbers; this module makes all others, in NumPy.
+Kernels make the weighted sums of moderate numbers, in float64 if they may cancel; this module makes
+all others, in NumPy.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,8 @@ def logsumexp_by_kernel(
 ) -> tuple[Array, Array]:
     """log|S| and sign(S) of S = sum(weights * exp(x)) over axis 1 of (outer, length, inner).
 
-    The arrays have one dtype, which the kernel takes; the results are (outer, inner).
+    The arrays have one dtype, float32 or float64; the results are (outer, inner). What the kernel
+    leaves in float32 is offered to it in float64.
     """
     outer, _, inner = x.shape
     log_sum, kernel_sign = np.empty((outer, inner), x.dtype), np.empty((outer, inner), np.intp)
@@ -35,8 +37,13 @@ def logsumexp_by_kernel(
     is_left = kernel_sign == UNKNOWN_SIGN
     if is_left.any():
         left = [array.transpose(0, 2, 1)[is_left].astype(np.float64) for array in (x, weights)]
-        values, signs = logsumexp(left[0], left[1], True)
-        log_sum[is_left], sign[is_left] = values[:, 0], 0 if signs is None else signs[:, 0]
+        if x.dtype == np.float64:
+            values, totals = _log_and_sum(left[0], left[1])
+            signs = np.sign(totals)
+        else:
+            rows = [array[:, :, np.newaxis] for array in left]
+            values, signs = logsumexp_by_kernel(kernel, rows[0], rows[1])
+        log_sum[is_left], sign[is_left] = values[:, 0], signs[:, 0]
     return log_sum, sign
 
 
@@ -47,6 +54,18 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
     The reduced axis stays, with size one. An element whose weight is zero counts for nothing, even
     if it is infinite or NaN. Both arrays have one shape, and one dtype of double precision or more.
     """
+    log_sum, total = _log_and_sum(a, weights)
+    if return_sign:
+        return log_sum, np.sign(total)
+    if total.dtype.kind == "c":
+        result = np.empty_like(total)
+        result.real, result.imag = log_sum, np.angle(total)
+        return result, None
+    return np.where(total < 0, np.nan, log_sum), None
+
+
+def _log_and_sum(a: Array, weights: Array | None) -> tuple[Array, Array]:
+    """log|S|, and S but for a positive factor."""
     if weights is not None:
         a, weights = _with_moderate_weights(np.where(weights == 0, -np.inf, a), weights)
     peak = a.real.max(axis=-1, keepdims=True, initial=-np.inf)
@@ -70,13 +89,7 @@ def logsumexp(a: Array, weights: Array | None, return_sign: bool) -> tuple[Array
         ratio = _rest_over_lead(terms, lead)
         np.copyto(log_sum, log_lead + _log_abs1p(ratio), where=np.abs(ratio) < 0.5)
     log_sum += shift
-    if return_sign:
-        return log_sum, np.sign(total)
-    if total.dtype.kind == "c":
-        result = np.empty_like(total)
-        result.real, result.imag = log_sum, np.angle(total)
-        return result, None
-    return np.where(total < 0, np.nan, log_sum), None
+    return log_sum, total
 
 
 def _with_moderate_weights(a: Array, weights: Array) -> tuple[Array, Array]:

@@ -136,6 +136,19 @@ def test_weights_along_any_axis(api, dtype, axis):
             np.testing.assert_allclose(got, wanted, tolerance, tolerance)
 
 
+@pytest.mark.parametrize("shape", [(50, 4), (3, 100)])
+def test_what_cancels_in_float32_is_that_of_float64(api, shape):
+    """Rounded once, though hardly a digit would be left in float32."""
+    rng = np.random.default_rng(0)
+    a = (1 + 1e-4 * rng.random(shape)).astype(np.float32)
+    b = np.tile([1, -1], (shape[0], shape[1] // 2)).astype(np.float32)
+    b[0] = 1
+    got = api.logsumexp(a, 1, b, return_sign=True)
+    wanted = api.logsumexp(a.astype(np.float64), 1, b.astype(np.float64), return_sign=True)
+    np.testing.assert_array_equal(got[1][1:], wanted[1][1:])
+    oracle.assert_accurate(got[0][1:], wanted[0][1:], bound=0.51)
+
+
 def test_slices_that_a_kernel_leaves_stand_beside_others(api):
     """Those are what the slice alone gives, and all others as well."""
     rng = np.random.default_rng(0)

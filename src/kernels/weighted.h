@@ -29,33 +29,39 @@ FSM_INLINE weighted weighted_load(const slice *s, size_t i, size_t width) {
 
 /* What the elements are like, in each lane. */
 typedef struct {
-  vec max, largest_weight; /* the latter without its sign */
+  vec max;
+  vec highest, minus_lowest; /* of the weights and 0 */
   mask nan;
 } survey;
 
 FSM_INLINE survey begin_survey(void) {
   mask none = v_unordered(v_set1(0), v_set1(0));
-  return (survey){v_set1(-(real)INFINITY), v_set1(0), none};
+  return (survey){v_set1(-(real)INFINITY), v_set1(0), v_set1(0), none};
 }
 
 FSM_INLINE void survey_add(survey *v, weighted e) {
-  vec minus = v_sub(v_set1(0), e.weight);
   v->nan = v_or(v->nan, v_unordered(e.x, e.weight));
   v->max = v_max(e.x, v->max);
-  v->largest_weight = v_max(v_max(minus, e.weight), v->largest_weight);
+  v->highest = v_max(e.weight, v->highest);
+  v->minus_lowest = v_max(v_sub(v_set1(0), e.weight), v->minus_lowest);
 }
 
 /* The same of all lanes, in every lane. */
 FSM_INLINE survey survey_reduce(const survey *v) {
   vec nan = v_set1(v_count_true(v->nan) ? (real)NAN : 0);
-  return (survey){v_set1(v_reduce_max(v->max)), v_set1(v_reduce_max(v->largest_weight)),
-                  v_unordered(nan, nan)};
+  return (survey){v_set1(v_reduce_max(v->max)), v_set1(v_reduce_max(v->highest)),
+                  v_set1(v_reduce_max(v->minus_lowest)), v_unordered(nan, nan)};
 }
 
-/* Whether a slice that has a sum of terms other than 0 is left to the caller. */
-static inline bool is_left(real max, double largest_weight, bool has_nan, double sum) {
-  bool is_moderate = largest_weight >= LEAST_OF_LARGEST && largest_weight <= MOST_OF_LARGEST;
-  return has_nan || max > REAL_MAX || !is_moderate || !(fabs(sum) >= largest_weight * LEAST_SUM);
+/* Whether a slice that has a sum of terms other than 0 is left to the caller. So is one of floats
+ * whose weights have both signs: they may cancel, to what only doubles hold. */
+static inline bool is_left(real max, double highest, double minus_lowest, bool has_nan,
+                           double sum) {
+  double largest = highest > minus_lowest ? highest : minus_lowest;
+  bool may_cancel = PARTS > 1 && highest > 0 && minus_lowest > 0;
+  bool is_moderate = largest >= LEAST_OF_LARGEST && largest <= MOST_OF_LARGEST;
+  bool is_there = fabs(sum) >= largest * LEAST_SUM;
+  return has_nan || max > REAL_MAX || may_cancel || !is_moderate || !is_there;
 }
 
 /* Sums of the weights of the largest elements, and of the weighted terms of the others. */
@@ -112,7 +118,7 @@ FSM_INLINE doubles log_of_magnitudes(const pairs *sum) {
 /* The results of `count` rows from `outer` on, each of which is a lane. */
 FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, const survey *v,
                                 const weighted_sum *sum, const exp_frame *f) {
-  real max[LANES], largest_weight[LANES];
+  real max[LANES], highest[LANES], minus_lowest[LANES];
   double total[LANES], logs[LANES];
   pairs whole = whole_weighted_sum(sum, finite_or_0(v->max), f);
   doubles hi;
@@ -120,12 +126,14 @@ FSM_INLINE void finish_weighted(const fsm_call *c, size_t outer, size_t count, c
   doubles_store(hi, total);
   doubles_store(log_of_magnitudes(&whole), logs);
   v_store_real(max, v->max);
-  v_store_real(largest_weight, v->largest_weight);
+  v_store_real(highest, v->highest);
+  v_store_real(minus_lowest, v->minus_lowest);
   for (size_t k = 0; k < count; k++) {
     slice s = slice_of(c, outer + k);
     bool has_nan = v_bits(v->nan) >> k & 1;
-    bool is_empty = !has_nan && max[k] < -REAL_MAX && largest_weight[k] <= REAL_MAX;
-    bool left = !is_empty && is_left(max[k], (double)largest_weight[k], has_nan, total[k]);
+    bool has_finite_weights = highest[k] <= REAL_MAX && minus_lowest[k] <= REAL_MAX;
+    bool is_empty = !has_nan && max[k] < -REAL_MAX && has_finite_weights;
+    bool left = !is_empty && is_left(max[k], highest[k], minus_lowest[k], has_nan, total[k]);
     *result_of(&s) = (storage)(is_empty ? (double)max[k] : (double)max[k] + logs[k]);
     *index_of(&s) = left ? FSM_UNKNOWN_SIGN : is_empty ? 0 : total[k] > 0 ? 1 : -1;
   }
