@@ -782,14 +782,23 @@ def test_helpers_leave_signals_to_others_but_for_those_of_their_own_mistakes():
     """A handler such as faulthandler's then sees where they were."""
     code = """
 assert is_right()
-blocked = []
-for task in os.listdir("/proc/self/task"):
-    if int(task) != os.getpid():
-        with open(f"/proc/self/task/{task}/status") as file:
-            words = next(line for line in file if line.startswith("SigBlk")).split()
-        blocked.append(int(words[1], 16))
+
+def blocked():
+    masks = []
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != os.getpid():
+            with open(f"/proc/self/task/{task}/status") as file:
+                words = next(line for line in file if line.startswith("SigBlk")).split()
+            masks.append(int(words[1], 16))
+    return masks
+
 def among(name):
-    return {mask >> (getattr(signal, name) - 1) & 1 for mask in blocked}
+    return {mask >> (getattr(signal, name) - 1) & 1 for mask in blocked()}
+
+# The C library makes a thread with every signal blocked; it may not have run yet.
+deadline = time.monotonic() + 20
+while among("SIGSEGV") != {0} and time.monotonic() < deadline:
+    time.sleep(0.01)
 print(*(among(name) for name in ("SIGINT", "SIGTERM", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")))
 """
     assert output(code, OMP_NUM_THREADS="2") == ["{1}", "{1}", "{0}", "{0}", "{0}", "{0}"]
