@@ -142,6 +142,7 @@ class Kernels(Protocol):
         self,
         logits: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         label_smoothing: object,
@@ -153,13 +154,14 @@ class Kernels(Protocol):
         self,
         log_probs: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         reduction: object,
     ) -> Any: ...
 
     def softmax_grad_hess_lane(
-        self, logits: object, target: object, factor: object
+        self, logits: object, target: object, weight: object, factor: object
     ) -> tuple[Any, Any] | None: ...
 
     def softmax_backward_lane(

@@ -96,6 +96,7 @@ class Kernels:
         self,
         logits: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         label_smoothing: object,
@@ -106,12 +107,13 @@ class Kernels:
         self,
         log_probs: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         reduction: object,
     ) -> Any: ...
     def softmax_grad_hess_lane(
-        self, logits: object, target: object, factor: object
+        self, logits: object, target: object, weight: object, factor: object
     ) -> tuple[Any, Any] | None: ...
     def softmax_backward_lane(
         self, grad: object, y: object, axis: object, out: object

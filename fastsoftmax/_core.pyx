@@ -11,7 +11,7 @@ import numpy as np
 
 cimport cython
 from cpython.long cimport PyLong_AsLongAndOverflow
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, NAN, frexp, isfinite, isinf, ldexp
 from libc.string cimport memset
 
 from fastsoftmax._workers import get_workers
@@ -25,6 +25,10 @@ ctypedef fused real:
     float
     double
     unsigned short
+
+ctypedef fused floating:
+    float
+    double
 
 # A function of fsm_kernels; which one is known where it is called.
 ctypedef enum function:
@@ -318,72 +322,105 @@ cdef class Kernels:
         return out, array_or_scalar(log_sum)
 
     def cross_entropy_lane(
-        self, logits, target, axis, ignore_index, label_smoothing, reduction, with_grad
+        self, logits, target, weight, axis, ignore_index, label_smoothing, reduction, with_grad
     ):
-        """The loss along the last axis, and its gradient; None for any other call.
+        """The loss along the last axis of plain arrays, and its gradient; None for any other call.
 
-        The arrays must be plain, labels classes that are not ignored.
+        None, too, if a label or a weight is none.
         """
         cdef fsm_call call
         cdef fsm_call_kernel *kernel
-        cdef cnp.ndarray losses, grad
-        target = plain_labels(target)
+        cdef cnp.ndarray labels, losses, grad
+        cdef double divisor
         if (
             not begin_rows(&call, logits, axis)
-            or type(ignore_index) is not int
             or type(label_smoothing) is not float
             or not 0 <= label_smoothing <= 1
             or not is_reduction(reduction)
         ):
             return None
-        if are_labels(target, logits, ignore_index):
-            kernel = self._of(logits).cross_entropy_labels
-            call.label = rows_of(target, 1)
-        elif is_plain(target) and is_like(target, logits):
+        if weight is not None:
+            weight = copied_weights(weight, call.length)
+            if weight is None:
+                return None
+            call.weight = rows_of(weight, 0)
+        if is_plain(target) and is_like(target, logits) and type(ignore_index) is int:
             kernel = self._of(logits).cross_entropy_probabilities
             call.other = rows_of(target, call.length)
+            divisor = call.outer if reduction == "mean" else 1.0
         else:
-            return None
+            labels = labels_of_rows(target, logits, True, ignore_index)
+            if labels is None:
+                return None
+            kernel = self._of(logits).cross_entropy_labels
+            call.label = rows_of(labels, 1)
+            divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
         losses = new_slices(logits, cnp.PyArray_TYPE(logits))
         call.slices = rows_of(losses, 1)
         call.label_smoothing = label_smoothing
-        call.scale = 1.0 / call.outer if reduction == "mean" else 1.0
+        call.scale = 1.0 / divisor
         if with_grad:
             grad = new_like(logits)
             call.out = rows_of(grad, call.length)
         launch_call(kernel, &call, logits)
-        loss = reduced(losses, reduction)
+        if reduction == "none":
+            loss = array_or_scalar(losses)
+        else:
+            loss = scalar_like(logits, total(losses) / divisor)
         return (loss, grad) if with_grad else loss
 
-    def nll_loss_lane(self, log_probs, target, axis, ignore_index, reduction):
-        """`nll_loss` of a plain array along its last axis; None for any other call."""
-        cdef fsm_call call
-        cdef cnp.ndarray losses
-        target = plain_labels(target)
-        if (
-            not begin_rows(&call, log_probs, axis)
-            or not are_labels(target, log_probs, ignore_index)
-            or not is_reduction(reduction)
-        ):
-            return None
-        losses = new_slices(log_probs, cnp.PyArray_TYPE(log_probs))
-        call.label = rows_of(target, 1)
-        if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
-            negate_at(<const float *> call.x.data, &call, <float *> cnp.PyArray_DATA(losses))
-        else:
-            negate_at(<const double *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses))
-        return reduced(losses, reduction)
+    def nll_loss_lane(self, log_probs, target, weight, axis, ignore_index, reduction):
+        """`nll_loss` of a plain array along its last axis; None for any other call.
 
-    def softmax_grad_hess_lane(self, logits, target, factor):
-        """`softmax_grad_hess` of plain arrays without weights; None for any other call."""
+        None, too, if a label or a weight is none.
+        """
         cdef fsm_call call
-        cdef cnp.ndarray grad, hess
-        target = plain_labels(target)
-        if (
-            not begin_rows(&call, logits, -1)
-            or cnp.PyArray_NDIM(logits) != 2
-            or not are_labels(target, logits, -1)
-        ):
+        cdef cnp.ndarray labels, losses
+        cdef double divisor
+        cdef int dtype
+        if not begin_rows(&call, log_probs, axis) or not is_reduction(reduction):
+            return None
+        if weight is not None:
+            weight = copied_weights(weight, call.length)
+            if weight is None:
+                return None
+            call.weight = rows_of(weight, 0)
+        labels = labels_of_rows(target, log_probs, True, ignore_index)
+        if labels is None:
+            return None
+        call.label = rows_of(labels, 1)
+        divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
+        dtype = cnp.PyArray_TYPE(log_probs)
+        losses = new_slices(log_probs, dtype if reduction == "none" else cnp.NPY_FLOAT64)
+        if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
+            nll_losses(
+                <const float *> call.x.data, &call, <float *> cnp.PyArray_DATA(losses)
+            )
+        elif dtype == cnp.NPY_FLOAT32:
+            nll_losses(
+                <const float *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses)
+            )
+        else:
+            nll_losses(
+                <const double *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses)
+            )
+        if reduction == "none":
+            return array_or_scalar(losses)
+        return scalar_like(log_probs, total(losses) / divisor)
+
+    def softmax_grad_hess_lane(self, logits, target, weight, factor):
+        """`softmax_grad_hess` of plain arrays; None for any other call."""
+        cdef fsm_call call
+        cdef cnp.ndarray labels, grad, hess
+        if not begin_rows(&call, logits, -1) or cnp.PyArray_NDIM(logits) != 2:
+            return None
+        if weight is not None:
+            weight = copied_weights(weight, call.outer)
+            if weight is None:
+                return None
+            call.weight = rows_of(weight, 1)
+        labels = labels_of_rows(target, logits, False, 0)
+        if labels is None:
             return None
         if factor is None:
             call.scale = 1
@@ -392,7 +429,7 @@ cdef class Kernels:
         else:
             return None
         grad, hess = new_like(logits), new_like(logits)
-        call.label = rows_of(target, 1)
+        call.label = rows_of(labels, 1)
         call.out = rows_of(grad, call.length)
         call.hess = rows_of(hess, call.length)
         launch_call(self._of(logits).softmax_grad_hess, &call, logits)
@@ -768,77 +805,127 @@ cdef array_or_scalar(cnp.ndarray result):
     return result[()] if cnp.PyArray_NDIM(result) == 0 else result
 
 
-cdef plain_labels(target):
-    """Integers that int64 holds as a plain array of them; anything else as it is.
+cdef cnp.ndarray labels_of_rows(target, cnp.ndarray logits, bint ignores, ignore_index):
+    """Integers that are a class for each row, or -1 where it `ignores` them; else None.
 
     Always a copy: what has been found to be in range must stay so, whatever other threads write.
     """
-    cdef cnp.ndarray a
-    target = array_of_list(target)
-    if not cnp.PyArray_CheckExact(target):
-        return target
-    a = <cnp.ndarray> target
-    if not cnp.PyArray_ISINTEGER(a) or (cnp.PyArray_ISUNSIGNED(a) and cnp.PyArray_ITEMSIZE(a) > 4):
-        return target
-    return cnp.PyArray_FROM_OTF(
-        a, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
-    )
-
-
-cdef bint are_labels(target, cnp.ndarray logits, ignore_index):
-    """Whether target is a plain array of labels, all of them classes and none to be ignored."""
     cdef cnp.ndarray labels
-    cdef const cnp.npy_int64 *label
+    cdef cnp.npy_int64 *label
     cdef cnp.npy_int64 ignored
     cdef cnp.npy_intp classes, i
     cdef int axis
-    if not cnp.PyArray_CheckExact(target) or type(ignore_index) is not int:
-        return False
+    target = array_of_list(target)
+    if not cnp.PyArray_CheckExact(target):
+        return None
     labels = target
     if (
-        cnp.PyArray_TYPE(labels) != cnp.NPY_INT64
-        or not cnp.PyArray_ISCARRAY_RO(labels)
+        not cnp.PyArray_ISINTEGER(labels)
+        or (cnp.PyArray_ISUNSIGNED(labels) and cnp.PyArray_ITEMSIZE(labels) > 4)
         or cnp.PyArray_NDIM(labels) != cnp.PyArray_NDIM(logits) - 1
-        or not -(2**63) <= ignore_index < 2**63
     ):
-        return False
+        return None
     for axis in range(cnp.PyArray_NDIM(labels)):
         if cnp.PyArray_DIM(labels, axis) != cnp.PyArray_DIM(logits, axis):
-            return False
+            return None
+    if type(ignore_index) is not int or not -(2**63) <= ignore_index < 2**63:
+        return None
     ignored = ignore_index
+    labels = cnp.PyArray_FROM_OTF(
+        labels, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
+    )
     classes = cnp.PyArray_DIM(logits, cnp.PyArray_NDIM(logits) - 1)
-    label = <const cnp.npy_int64 *> cnp.PyArray_DATA(labels)
+    label = <cnp.npy_int64 *> cnp.PyArray_DATA(labels)
     for i in range(cnp.PyArray_SIZE(labels)):
-        if not 0 <= label[i] < classes or label[i] == ignored:
-            return False
-    return True
+        if ignores and label[i] == ignored:
+            label[i] = -1
+        elif not 0 <= label[i] < classes:
+            return None
+    return labels
+
+
+cdef cnp.ndarray copied_weights(weight, cnp.npy_intp count):
+    """A copy of so many weights in float64, if they are finite and not negative; else None."""
+    cdef cnp.ndarray weights
+    cdef const double *value
+    cdef cnp.npy_intp i
+    cdef bint is_wrong = False
+    weight = array_of_list(weight)
+    if not cnp.PyArray_CheckExact(weight):
+        return None
+    weights = weight
+    if (
+        not cnp.PyArray_ISINTEGER(weights)
+        and cnp.PyArray_TYPE(weights) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+        or cnp.PyArray_NDIM(weights) != 1
+        or cnp.PyArray_DIM(weights, 0) != count
+    ):
+        return None
+    weights = cnp.PyArray_FROM_OTF(
+        weights, cnp.NPY_FLOAT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
+    )
+    value = <const double *> cnp.PyArray_DATA(weights)
+    for i in range(count):
+        is_wrong |= not 0 <= value[i] < INFINITY
+    return None if is_wrong else weights
+
+
+cdef double divisor_of_mean(fsm_call *call):
+    """The sum of the weights of the labels that are not ignored; NaN for nothing.
+
+    They are divided by the power of two that brings it near 1 beforehand, which changes no mean.
+    """
+    cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
+    cdef double *weight = <double *> call.weight.data
+    cdef cnp.npy_intp count = call.outer, counted = 0, i
+    cdef cnp.ndarray of_labels
+    cdef double *of_label
+    cdef double divisor, factor, rest
+    cdef int exponent
+    if weight is NULL:
+        for i in range(count):
+            counted += label[i] >= 0
+        divisor = counted
+    else:
+        of_labels = cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64, 0)
+        of_label = <double *> cnp.PyArray_DATA(of_labels)
+        for i in range(count):
+            of_label[i] = weight[label[i]] if label[i] >= 0 else 0
+        divisor = total(of_labels)
+        if isfinite(divisor):
+            divisor = frexp(divisor, &exponent)
+            # The power itself may be none that a double can be.
+            factor, rest = ldexp(1, -(exponent // 2)), ldexp(1, exponent // 2 - exponent)
+            for i in range(<cnp.npy_intp> call.length):
+                weight[i] = weight[i] * factor * rest
+    return NAN if divisor == 0 else divisor
 
 
 cdef bint is_reduction(reduction):
     return type(reduction) is str and reduction in ("mean", "sum", "none")
 
 
-cdef reduced(cnp.ndarray losses, reduction):
-    """The losses of a contiguous array, or their sum or mean."""
-    cdef double loss
-    cdef float narrow
-    if reduction == "none":
-        return array_or_scalar(losses)
-    loss = total(losses) / (<double> cnp.PyArray_SIZE(losses) if reduction == "mean" else 1.0)
-    if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT64:
-        return cnp.PyArray_ToScalar(&loss, losses)
-    narrow = <float> loss
-    return cnp.PyArray_ToScalar(&narrow, losses)
+cdef scalar_like(cnp.ndarray x, double value):
+    """A NumPy scalar of the dtype of x, float32 or float64."""
+    cdef float narrow = <float> value
+    if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+        return cnp.PyArray_ToScalar(&narrow, x)
+    return cnp.PyArray_ToScalar(&value, x)
 
 
-cdef void negate_at(
-    const real *rows, fsm_call *call, real *result
-) noexcept:
-    """The element of each row that its label names, negated."""
+cdef void nll_losses(const real *rows, const fsm_call *call, floating *losses) noexcept:
+    """The losses of log-probabilities."""
     cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
+    cdef const double *weight = <const double *> call.weight.data
+    cdef double loss, of_label
     cdef size_t i
     for i in range(call.outer):
-        result[i] = 0 - rows[i * call.length + label[i]]
+        loss = 0
+        if label[i] >= 0:
+            loss -= rows[i * call.length + label[i]]
+            of_label = 1 if weight is NULL else weight[label[i]]
+            loss = 0 if of_label == 0 and isinf(loss) else of_label * loss
+        losses[i] = <floating> loss
 
 
 cdef double total(cnp.ndarray values):
@@ -848,15 +935,26 @@ cdef double total(cnp.ndarray values):
     return sum_of[double](<const double *> cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
 
 
-cdef double sum_of(const real *values, Py_ssize_t size) noexcept:
-    cdef double head = 0, tail = 0, following, part
-    cdef Py_ssize_t i
-    for i in range(size):
-        following = head + values[i]
-        part = following - head
-        tail += (head - (following - part)) + (values[i] - part)
-        head = following
-    return head + tail if isfinite(head) else head
+cdef double sum_of(const floating *values, Py_ssize_t size) noexcept:
+    # Four sums side by side, each as head + tail, with what additions have rounded off in the tail.
+    cdef double[4] head = [0, 0, 0, 0]
+    cdef double[4] tail = [0, 0, 0, 0]
+    cdef Py_ssize_t i, k
+    for i in range(0, size - 3, 4):
+        for k in range(4):
+            add(&head[k], &tail[k], values[i + k])
+    for i in range(size - size % 4, size):
+        add(&head[0], &tail[0], values[i])
+    for k in range(1, 4):
+        add(&head[0], &tail[0], head[k])
+        tail[0] += tail[k]
+    return head[0] + tail[0] if isfinite(head[0]) else head[0]
+
+
+cdef inline void add(double *head, double *tail, double value) noexcept:
+    cdef double following = head[0] + value, part = following - head[0]
+    tail[0] += (head[0] - (following - part)) + (value - part)
+    head[0] = following
 
 
 cdef run(

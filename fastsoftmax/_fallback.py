@@ -171,6 +171,7 @@ class Kernels(_fallback_losses.Kernels):
         self,
         logits: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         label_smoothing: object,
@@ -183,13 +184,16 @@ class Kernels(_fallback_losses.Kernels):
         self,
         log_probs: object,
         target: object,
+        weight: object,
         axis: object,
         ignore_index: object,
         reduction: object,
     ) -> None:
         return None
 
-    def softmax_grad_hess_lane(self, logits: object, target: object, factor: object) -> None:
+    def softmax_grad_hess_lane(
+        self, logits: object, target: object, weight: object, factor: object
+    ) -> None:
         return None
 
     def softmax_backward_lane(self, grad: object, y: object, axis: object, out: object) -> None:

@@ -149,12 +149,18 @@ class Losses(Front):
                     reduction=reduction,
                     return_grad=return_grad,
                 )
-        if weight is None:
-            quick = self._kernels.cross_entropy_lane(
-                logits, target, axis, ignore_index, label_smoothing, reduction, bool(return_grad)
-            )
-            if quick is not None:
-                return quick
+        quick = self._kernels.cross_entropy_lane(
+            logits,
+            target,
+            weight,
+            axis,
+            ignore_index,
+            label_smoothing,
+            reduction,
+            bool(return_grad),
+        )
+        if quick is not None:
+            return quick
         array = _arguments.as_array("logits", logits)
         natural = _arguments.real_dtype("logits", array.dtype)
         work = _arguments.work_dtype(natural, natural)
@@ -271,10 +277,9 @@ class Losses(Front):
         >>> print(fastsoftmax.nll_loss(log_probs, [0, 2]).round(6))
         0.753109
         """
-        if weight is None:
-            quick = self._kernels.nll_loss_lane(log_probs, target, axis, ignore_index, reduction)
-            if quick is not None:
-                return quick
+        loss = self._kernels.nll_loss_lane(log_probs, target, weight, axis, ignore_index, reduction)
+        if loss is not None:
+            return loss
         array = _arguments.as_array("log_probs", log_probs)
         natural = _arguments.real_dtype("log_probs", array.dtype)
         work = _arguments.work_dtype(natural, natural)
@@ -510,10 +515,9 @@ class Losses(Front):
         if workers is not None:
             with _workers.set_workers(workers):
                 return self.softmax_grad_hess(logits, target, weight, factor=factor)
-        if weight is None:
-            quick = self._kernels.softmax_grad_hess_lane(logits, target, factor)
-            if quick is not None:
-                return quick
+        quick = self._kernels.softmax_grad_hess_lane(logits, target, weight, factor)
+        if quick is not None:
+            return quick
         array = _arguments.as_array("logits", logits)
         natural = _arguments.real_dtype("logits", array.dtype)
         work = _arguments.work_dtype(natural, natural)

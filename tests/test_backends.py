@@ -238,9 +238,11 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
         assert kernels.predict_lane(x, axis, True) is None
         assert kernels.top_k_lane(x, 2, axis, False) is None
         for target in labels, x:
-            assert kernels.cross_entropy_lane(x, target, axis, -100, 0.0, "mean", False) is None
-        assert kernels.nll_loss_lane(x, labels, axis, -100, "mean") is None
-        assert x is PLAIN or kernels.softmax_grad_hess_lane(x, labels, 1.0) is None
+            assert (
+                kernels.cross_entropy_lane(x, target, None, axis, -100, 0.0, "mean", False) is None
+            )
+        assert kernels.nll_loss_lane(x, labels, None, axis, -100, "mean") is None
+        assert x is PLAIN or kernels.softmax_grad_hess_lane(x, labels, None, 1.0) is None
     else:
         np.testing.assert_array_equal(out, before)
 
@@ -438,7 +440,7 @@ NOT_PLAIN_LABELS = {
     "another dimension": (LABELS[:, np.newaxis], -100, "mean"),
     "a label too large": (LABELS + 1, -100, "mean"),
     "a label too small": (LABELS - 1, -100, "mean"),
-    "a label that is ignored": (LABELS, 3, "mean"),
+    "a label too small, and not the one that is ignored": (LABELS - 2, -1, "mean"),
     "an ignored label that is no integer": (LABELS, -100.0, "mean"),
     "an ignored label larger than any": (LABELS, 10**30, "mean"),
     "a reduction that does not exist": (LABELS, -100, "median"),
@@ -454,9 +456,9 @@ def test_the_lanes_of_losses_take_labels_that_are_soon_plain(name, case):
 
     def results(labels):
         return (
-            *kernels.cross_entropy_lane(PLAIN, labels, -1, -100, 0.0, "none", True),
-            kernels.nll_loss_lane(PLAIN, labels, -1, -100, "none"),
-            *kernels.softmax_grad_hess_lane(PLAIN, labels, None),
+            *kernels.cross_entropy_lane(PLAIN, labels, None, -1, -100, 0.0, "none", True),
+            kernels.nll_loss_lane(PLAIN, labels, None, -1, -100, "none"),
+            *kernels.softmax_grad_hess_lane(PLAIN, labels, None, None),
         )
 
     assert_all_identical(results(target), results(LABELS))
@@ -467,17 +469,67 @@ def test_the_lanes_of_losses_take_labels_that_are_soon_plain(name, case):
 def test_the_lane_of_a_loss_leaves_labels_that_are_not_plain(kernels, case):
     target, ignored, reduction = NOT_PLAIN_LABELS[case]
     for with_grad in (False, True):
-        got = kernels.cross_entropy_lane(PLAIN, target, -1, ignored, 0.0, reduction, with_grad)
+        got = kernels.cross_entropy_lane(
+            PLAIN, target, None, -1, ignored, 0.0, reduction, with_grad
+        )
         assert got is None
-    assert kernels.nll_loss_lane(PLAIN, target, -1, ignored, reduction) is None
+    assert kernels.nll_loss_lane(PLAIN, target, None, -1, ignored, reduction) is None
     if target is not LABELS:
-        assert kernels.softmax_grad_hess_lane(PLAIN, target, None) is None
+        assert kernels.softmax_grad_hess_lane(PLAIN, target, None, None) is None
+
+
+NOT_PLAIN_WEIGHTS = {
+    "a tuple": (1.0, 1.0, 1.0, 1.0),
+    "a list of other things": [1.0, 1.0, 1.0, None],
+    "complex": np.ones(4, complex),
+    "longdouble": np.ones(4, np.longdouble),
+    "bools": np.ones(4, bool),
+    "too few": np.ones(3),
+    "another dimension": np.ones((1, 4)),
+    "negative": np.array([1.0, 1.0, -1.0, 1.0]),
+    "infinite": np.array([1.0, np.inf, 1.0, 1.0]),
+    "NaN": np.array([1.0, 1.0, 1.0, np.nan]),
+    "a subclass": np.ma.ones(4),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN_WEIGHTS)
+def test_the_lane_of_a_loss_leaves_weights_that_are_not_plain(kernels, case):
+    weight = NOT_PLAIN_WEIGHTS[case]
+    for target in LABELS, PLAIN:
+        assert kernels.cross_entropy_lane(PLAIN, target, weight, -1, 9, 0.0, "sum", True) is None
+    assert kernels.nll_loss_lane(PLAIN, LABELS, weight, -1, 9, "sum") is None
+    square = np.zeros((4, 4))
+    labels = np.zeros(4, int)
+    assert kernels.softmax_grad_hess_lane(square, labels, weight, None) is None
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("make", [list, np.float32, np.int16, lambda w: np.repeat(w, 2)[::2]])
+def test_the_lanes_of_losses_take_weights_that_are_soon_plain(name, make):
+    kernels, plain = _backend.get(name), np.array([1.0, 0.0, 2.0, 3.0])
+    weight = make(plain)
+
+    def results(weight):
+        return (
+            *kernels.cross_entropy_lane(PLAIN, LABELS, weight, -1, 9, 0.1, "mean", True),
+            *kernels.cross_entropy_lane(PLAIN, PLAIN, weight, -1, 9, 0.1, "mean", True),
+            kernels.nll_loss_lane(PLAIN, LABELS, weight, -1, 9, "mean"),
+            *kernels.softmax_grad_hess_lane(PLAIN, LABELS, weight[:3], None),
+        )
+
+    assert_all_identical(results(weight), results(plain))
+    np.testing.assert_array_equal(weight, plain)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan, 1, None])
 def test_the_lane_of_a_loss_leaves_smoothing_that_is_no_part(kernels, smoothing):
     for target in LABELS, PLAIN:
-        assert kernels.cross_entropy_lane(PLAIN, target, -1, -100, smoothing, "mean", False) is None
+        assert (
+            kernels.cross_entropy_lane(PLAIN, target, None, -1, -100, smoothing, "mean", False)
+            is None
+        )
 
 
 @pytest.mark.parametrize(
@@ -486,7 +538,7 @@ def test_the_lane_of_a_loss_leaves_smoothing_that_is_no_part(kernels, smoothing)
     ids=["another shape", "another dimension", "another dtype", "Fortran order"],
 )
 def test_the_lane_of_a_loss_leaves_probabilities_that_are_not_plain(kernels, target):
-    assert kernels.cross_entropy_lane(PLAIN, target, -1, -100, 0.0, "mean", True) is None
+    assert kernels.cross_entropy_lane(PLAIN, target, None, -1, -100, 0.0, "mean", True) is None
 
 
 @pytest.mark.parametrize("k", [0, -1, 5, 10**30, 2.0, True, None])
@@ -500,12 +552,12 @@ def test_the_lane_of_the_largest_leaves_a_log_that_is_no_bool(kernels):
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, np.inf, np.nan, 2, np.float64(2), "2"])
 def test_the_lane_of_second_derivatives_leaves_a_factor_that_is_none(kernels, factor):
-    assert kernels.softmax_grad_hess_lane(PLAIN, LABELS, factor) is None
+    assert kernels.softmax_grad_hess_lane(PLAIN, LABELS, None, factor) is None
 
 
 def test_the_lane_of_second_derivatives_leaves_what_has_not_two_dimensions(kernels):
-    assert kernels.softmax_grad_hess_lane(PLAIN[0].copy(), np.array(1), None) is None
-    assert kernels.softmax_grad_hess_lane(PLAIN[np.newaxis], LABELS[np.newaxis], None) is None
+    assert kernels.softmax_grad_hess_lane(PLAIN[0].copy(), np.array(1), None, None) is None
+    assert kernels.softmax_grad_hess_lane(PLAIN[np.newaxis], LABELS[np.newaxis], None, None) is None
 
 
 def assert_all_identical(got, wanted):
@@ -532,25 +584,31 @@ def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name,
             assert_all_identical(
                 kernels.top_k_lane(x, k, -1, log), functions.top_k(wide, k, log=log)
             )
-        targets = labels, functions.softmax(wide, -1)
-        for target, reduction, smoothing in itertools.product(
-            targets, ("mean", "sum", "none"), (0.0, 0.1)
+        # Weights of few digits, whose sum is exact in any order.
+        weights = None, np.zeros(50), np.arange(50) / 16, np.ldexp(np.arange(1.0, 51), -1070)
+        ignored = -100, 3, int(labels.flat[0])  # none of them, one of them, or the first
+        for weight, ignore_index, reduction in itertools.product(
+            weights, ignored, ("mean", "sum", "none")
         ):
-            options = {"label_smoothing": smoothing, "reduction": reduction}
-            plain = np.array(target, order="C")
-            assert_all_identical(
-                kernels.cross_entropy_lane(x, plain, x.ndim - 1, -100, *options.values(), True),
-                functions.cross_entropy(wide, target, **options, return_grad=True),
-            )
-        for reduction in ("mean", "sum", "none"):
-            got = kernels.nll_loss_lane(x, labels, -1, -100, reduction)
-            wanted = functions.nll_loss(wide, labels, reduction=reduction)
-            assert_all_identical([got], [wanted])
+            got = kernels.nll_loss_lane(x, labels, weight, -1, ignore_index, reduction)
+            options = {"ignore_index": ignore_index, "reduction": reduction}
+            assert_all_identical([got], [functions.nll_loss(wide, labels, weight, **options)])
+            for target, smoothing in itertools.product(
+                (labels, functions.softmax(wide, -1)), (0.0, 0.1)
+            ):
+                plain = np.array(target, order="C")
+                got = kernels.cross_entropy_lane(
+                    x, plain, weight, x.ndim - 1, ignore_index, smoothing, reduction, True
+                )
+                wanted = functions.cross_entropy(
+                    wide, target, weight, **options, label_smoothing=smoothing, return_grad=True
+                )
+                assert_all_identical(got, wanted)
         if x.ndim == 2:
-            for factor in (None, 2.5):
+            for factor, weight in itertools.product((None, 2.5), (None, np.array([0.0, 3.0, 0.1]))):
                 assert_all_identical(
-                    kernels.softmax_grad_hess_lane(x, labels, factor),
-                    functions.softmax_grad_hess(wide, labels, factor=factor),
+                    kernels.softmax_grad_hess_lane(x, labels, weight, factor),
+                    functions.softmax_grad_hess(wide, labels, weight, factor=factor),
                 )
         wanted = functions.softmax_logsumexp(wide)
         assert_all_identical(kernels.softmax_logsumexp_lane(x, -1, None), wanted)
