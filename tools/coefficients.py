@@ -1,5 +1,6 @@
-"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, the polynomial
-of the logarithm in finish.h, and the powers of two between frames in long_rows.h.
+"""Derive the numbers of src/kernels: the polynomials and tables of 2**r in exp.h, the polynomials
+of the logarithm in finish.h and of exp(x) - 1 in backward.h, and the powers of two between frames
+in long_rows.h.
 
 A table holds T * 2**(j/size) for j below its size. T is common to all terms of a slice and cancels,
 so it is chosen such that every entry lies near a number of the kernel's precision, and the largest
@@ -23,6 +24,8 @@ mp.mp.dps = 60
 EXP_MARGIN = mp.mpf("1.001953125")
 # That of the logarithm leaves 1 + f within [sqrt(1/2), sqrt(2)], so f/(2 + f) within this.
 LOG_HALF_WIDTH = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)
+# From here up to 0, log-softmax's gradient takes exp(x) - 1.
+NEARLY_CERTAIN = mp.mpf("-0.6875")
 
 
 def chebyshev_nodes(low, high, count=80):
@@ -64,6 +67,11 @@ def show(title, target, low, high, degree, dtype):
 def exp_error(q, r):
     """Relative error of 2**r = 1 + r*q(r)."""
     return (1 + r * q) / mp.power(2, r) - 1
+
+
+def expm1_error(p, x):
+    """Relative error of exp(x) - 1 = x*p(x)."""
+    return x * p / mp.expm1(x) - 1
 
 
 def log_error(p, z):
@@ -124,6 +132,9 @@ def main():
         show_table(f"T * 2**(j/{size}), {dtype.__name__}", size, dtype, trials=1e7)
     show_powers(16)
     show("log, float64", log_error, mp.mpf(0), LOG_HALF_WIDTH**2, 6, np.float64)
+    for degree, precision in (6, "float32"), (11, "float64"):
+        title = f"exp(x) - 1 to the precision of {precision}"
+        show(title, expm1_error, mp.mpf(0), NEARLY_CERTAIN, degree, np.float64)
     show_constant("log2(e)", mp.log(mp.e, 2), 52)
     # Short enough for its product with any exponent to be exact.
     show_constant("log(2)", mp.log(2), 33)

@@ -52,15 +52,37 @@ FSM_INLINE void softmax_backward_slice(const slice *s) {
     v_store_part(s->out, length, softmax_gradient_at(&g, 0, length));
 }
 
+/* Of a log_y from here on, 1 - y cannot be had from y. */
+#define NEARLY_CERTAIN ((real) - 0.6875)
+
+/* (e^x - 1)/x from there up to 0. Regenerate it, and the bound on its relative error, with
+ * tools/coefficients.py. */
+#ifdef FSM_REAL_DOUBLE /* 2^-62.0 */
+static const double EXPM1[] = {0x1.0000000000000p+0,  0x1.fffffffffffffp-2,  0x1.55555555554b5p-3,
+                               0x1.5555555550e5ap-5,  0x1.1111111013f6fp-7,  0x1.6c16c12a1f2dcp-10,
+                               0x1.a019f6c222d46p-13, 0x1.a018d3f12f263p-16, 0x1.71c85a69de172p-19,
+                               0x1.26d75b8f5904ep-22, 0x1.9dbd40ef96734p-26, 0x1.a246e8f390e3ep-30};
+#else /* 2^-32.3 */
+static const double EXPM1[] = {0x1.fffffffe53f42p-1, 0x1.fffffe3558984p-2, 0x1.555503fd3c27ep-3,
+                               0x1.554a6562e03e1p-5, 0x1.105bd70cad023p-7, 0x1.5fdd38a127aa9p-10,
+                               0x1.342cb2268f9b2p-13};
+#endif
+
 /* grad - y sum(grad) with y = exp(log_y), as grad (1 - y) - y (sum(grad) - grad), which keeps its
  * digits where y is nearly 1. */
-static double log_softmax_gradient(double grad, double log_y, const double sum[2]) {
-  return -expm1(log_y) * grad - exp(log_y) * ((sum[0] - grad) + sum[1]);
+FSM_INLINE dvec nearly_certain_gradient(dvec grad, dvec log_y, const double sum[2]) {
+  enum { DEGREE = sizeof EXPM1 / sizeof EXPM1[0] - 1 };
+  dvec q = d_set1(EXPM1[DEGREE]);
+  for (int j = DEGREE - 1; j >= 0; j--) q = d_mul_add(q, log_y, d_set1(EXPM1[j]));
+  dvec less = d_mul(log_y, q), y = d_add(d_set1(1), less), own = d_mul(less, grad);
+  dvec others = d_add(d_sub(d_set1(sum[0]), grad), d_set1(sum[1]));
+  return d_sub(d_sub(d_set1(0), own), d_mul(y, others));
 }
 
-/* Of a log_y from here on, 1 - y cannot be had from y; of one above 0, which no log-softmax has,
- * the exponential is not that of exp.h. Both go to the C library. */
-#define NEARLY_CERTAIN ((real) - 0.6875)
+/* The same for a log_y above 0, which no log-softmax has: its exponential is none of those here. */
+static double impossible_gradient(double grad, double log_y, const double sum[2]) {
+  return -expm1(log_y) * grad - exp(log_y) * ((sum[0] - grad) + sum[1]);
+}
 
 /* What its last pass takes. */
 typedef struct {
@@ -71,15 +93,20 @@ typedef struct {
   vec scale; /* of a term, to be a share */
 } log_softmax_gradients;
 
-/* The results of a vector which were found without the C library, and have to be found with it. */
+/* `result`, with those gradients in their places. */
 FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const double sum[2]) {
+  doubles of_grad = widen(grad), of_log_y = widen(log_y), found;
+  for (int p = 0; p < PARTS; p++)
+    found.part[p] = nearly_certain_gradient(of_grad.part[p], of_log_y.part[p], sum);
+  mask is_certain = v_less(v_set1(NEARLY_CERTAIN), log_y);
+  result = v_select(is_certain, v_join(found.part), result);
+  if (v_count_true(v_less(v_set1(0), log_y)) == 0) return result;
   real log_values[LANES], grads[LANES], results[LANES];
   v_store_real(log_values, log_y);
   v_store_real(grads, grad);
   v_store_real(results, result);
   for (size_t k = 0; k < LANES; k++)
-    if (log_values[k] > NEARLY_CERTAIN)
-      results[k] = (real)log_softmax_gradient(grads[k], log_values[k], sum);
+    if (log_values[k] > 0) results[k] = (real)impossible_gradient(grads[k], log_values[k], sum);
   return v_load_real(results);
 }
 

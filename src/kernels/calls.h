@@ -106,10 +106,19 @@ static inline slice group_slice(const group *g, size_t k) {
   return slice_of(g->call, g->first + k);
 }
 
-/* Whether rows are summed by batches. What follows the sums is done row by row all the same, so
- * longer rows, and fewer, gain nothing. */
+/* Whether rows are summed by batches. Some of what follows the sums is done row by row all the
+ * same, so fewer of them gain nothing. */
 static inline bool is_short(size_t length, size_t outer) {
-  return length <= 3 * LANES && outer >= LANES / 2 && worth_a_batch(outer, length);
+  return length <= SHORT && outer >= LANES / 2 && worth_a_batch(outer, length);
+}
+
+/* A batch of the rows of one of its arrays, from `outer` on; returns their maxima. */
+FSM_INLINE vec call_batch(batch *b, const fsm_call *c, const fsm_array *a, size_t outer) {
+  size_t left = c->outer - outer;
+  b->first = (line){elements_of(a, outer, 0), c->length, NULL, 0};
+  b->stride = a->outer;
+  b->count = left < LANES ? left : LANES;
+  return batch_load(b, (batch_kind){.full = false});
 }
 
 /* Rows that are short come by batches, of which the next one is read when this one is done. */

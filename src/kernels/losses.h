@@ -119,13 +119,10 @@ FSM_INLINE doubles weights_at(const double *weight, size_t i, size_t width) {
   return doubles_load(weights);
 }
 
-/* The parts of `width` classes from i on, to within an ULP, 0 in lanes past them; that of the label
- * is yet to be put in its place. */
-FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
-  bool is_weighted = q->weight || width < LANES;
-  doubles weights = is_weighted ? weights_at(q->weight, i, width) : doubles_set1(1), part;
-  doubles target = q->s->other ? wide_load_or_0(q->s->other, i, width) : doubles_set1(0);
-  if (q->spread[0] == 0 && !q->weight) return target;
+/* The parts of classes with these targets and weights, to within an ULP. */
+FSM_INLINE doubles parts_of_targets(const parts *q, doubles target, doubles weights,
+                                    bool is_weighted) {
+  doubles part;
   dvec zero = d_set1(0), keep = d_set1(q->keep[0]), keep_lo = d_set1(q->keep[1]);
   for (int p = 0; p < PARTS; p++) {
     dvec t = target.part[p], w = weights.part[p];
@@ -141,6 +138,24 @@ FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
     part.part[p] = d_add(product, d_mul_add(lo, w, rest));
   }
   return part;
+}
+
+/* Those of `width` classes from i on, 0 in lanes past them; that of the label is yet to be put in
+ * its place. */
+FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
+  bool is_weighted = q->weight || width < LANES;
+  doubles weights = is_weighted ? weights_at(q->weight, i, width) : doubles_set1(1);
+  doubles target = q->s->other ? wide_load_or_0(q->s->other, i, width) : doubles_set1(0);
+  if (q->spread[0] == 0 && !q->weight) return target;
+  return parts_of_targets(q, target, weights, is_weighted);
+}
+
+/* Those of one class of the rows of a batch. */
+FSM_INLINE doubles batch_parts_at(const parts *q, const batch *target, size_t i) {
+  doubles targets = widen(v_load_real(target->columns[i]));
+  if (q->spread[0] == 0 && !q->weight) return targets;
+  doubles weight = doubles_set1(q->weight ? q->weight[i] : 1);
+  return parts_of_targets(q, targets, weight, q->weight);
 }
 
 /* The part of one class. */
@@ -228,6 +243,11 @@ FSM_INLINE void add_parts(parts_sums *sum, const parts *q, const known *n, size_
 }
 
 /* sum(part (max - x)) + log sum(part), of which no term is negative. */
+static double loss_of_sums(const parts *q, const known *n, double distance, double all) {
+  double loss = distance + n->log * all;
+  return fabs(loss) < INFINITY && is_finite(n->max) ? loss : nonfinite_loss(q, n);
+}
+
 static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
   const line *x = &q->s->x;
   size_t length = x->length, i = 0;
@@ -256,8 +276,8 @@ static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
   p.all[0] = p.others[0];
   p.all[1] = p.others[1];
   add_to_pair(&p.all[0], &p.all[1], p.own, 0);
-  p.loss = (distance[0] + distance[1]) + at_label + n->log * (p.all[0] + p.all[1]);
-  if (!(fabs(p.loss) < INFINITY) || !is_finite(n->max)) p.loss = nonfinite_loss(q, n);
+  double distances = (distance[0] + distance[1]) + at_label;
+  p.loss = loss_of_sums(q, n, distances, p.all[0] + p.all[1]);
   return p;
 }
 
@@ -298,11 +318,14 @@ static void gradient_of_parts(const parts *q, const known *n, const parts_sum *s
   s->out[sum->largest] = (storage)(fma(-sum->own, n->others, towards) * s->call->scale);
 }
 
+/* The class whose gradient is found from the others, if there is one. */
+static size_t largest_class(const slice *s, const known *n) {
+  return s->out && n->ties == 1 ? first_equal(&s->x, 0, n->max) : SIZE_MAX;
+}
+
 static void parts_loss(const slice *s, const known *n, size_t label) {
   parts q = parts_of(s, label);
-  bool has_largest = s->out && n->ties == 1;
-  size_t largest = has_largest ? first_equal(&s->x, 0, n->max) : SIZE_MAX;
-  parts_sum sum = sum_of_parts(&q, n, largest);
+  parts_sum sum = sum_of_parts(&q, n, largest_class(s, n));
   *result_of(s) = (storage)sum.loss;
   if (s->out) gradient_of_parts(&q, n, &sum);
 }
@@ -340,7 +363,63 @@ FSM_APART void label_losses_group(group *g, const tempering *t, const bool maske
   }
 }
 
+/* The sums over the classes of the rows of a batch: of distances, and of the parts of the largest
+ * elements, of the others, and of all. */
+typedef struct {
+  double distance[LANES], own[LANES], others[2][LANES], all[2][LANES];
+} batch_parts;
+
+FSM_APART void sum_parts_of_batch(batch_parts *sums, const group *g, const parts *q) {
+  vec max = load_lanes(g->max, g->count);
+  batch target;
+  call_batch(&target, g->call, &g->call->other, g->first);
+  wide distance = wide_zero(), own = wide_zero(), others = wide_zero();
+  for (size_t i = 0; i < g->batch->first.length; i++) {
+    vec x = v_load_real(g->batch->columns[i]), d = v_sub(max, x);
+    if (q->spread[0] == 0) /* 0 * inf is 0 here */
+      d = v_zero_where(v_equal(v_load_real(target.columns[i]), v_set1(0)), d);
+    doubles part = batch_parts_at(q, &target, i), of_largest;
+    distance = wide_add_products(distance, part, widen(d));
+    mask is_largest = v_equal(x, max);
+    for (int p = 0; p < PARTS; p++) {
+      of_largest.part[p] = v_select_part(is_largest, p, part.part[p], d_set1(0));
+      part.part[p] = v_select_part(is_largest, p, d_set1(0), part.part[p]);
+    }
+    own = wide_add_doubles(own, of_largest);
+    others = wide_add_doubles(others, part);
+  }
+  double lo[LANES];
+  wide_store(distance, sums->distance, lo);
+  wide_store(own, sums->own, lo); /* of a single element, which is not rounded */
+  wide_store(others, sums->others[0], sums->others[1]);
+  wide_store(wide_join(own, others), sums->all[0], sums->all[1]);
+}
+
+FSM_APART void probabilities_losses_batch(group *g, const tempering *t) {
+  known n[LANES];
+  batch_parts sums;
+  slice s = group_slice(g, 0);
+  parts q = parts_of(&s, SIZE_MAX);
+  sum_parts_of_batch(&sums, g, &q); /* before the terms take the places of the elements */
+  split_rows(g, true);
+  know_group(g, t, n, s.out != NULL, false);
+  for (size_t k = 0; k < g->count; k++) {
+    s = group_slice(g, k);
+    *result_of(&s) = (storage)loss_of_sums(&q, &n[k], sums.distance[k], sums.all[0][k]);
+    if (!s.out) continue;
+    parts_sum sum = {.largest = largest_class(&s, &n[k]),
+                     .own = sums.own[k],
+                     .others = {sums.others[0][k], sums.others[1][k]},
+                     .all = {sums.all[0][k], sums.all[1][k]}};
+    gradient_of_parts(&q, &n[k], &sum);
+  }
+}
+
 FSM_APART void probabilities_losses_group(group *g, const tempering *t, const bool masked) {
+  if (g->batch) {
+    probabilities_losses_batch(g, t);
+    return;
+  }
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, g->call->out.data != NULL, masked);

@@ -106,7 +106,7 @@ static void predict_rows(const fsm_call *c) {
     call_groups(c, confidence_group, false);
     return;
   }
-  if (is_short(c->length, c->outer)) {
+  if (c->length <= 6 * LANES && is_short(c->length, c->outer)) {
     call_groups(c, predict_group, false);
     return;
   }

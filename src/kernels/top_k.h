@@ -190,10 +190,83 @@ static ranking ranking_of(const slice *s) {
   return r;
 }
 
+/* The largest of each row of a batch, in descending order, and where they stand. */
+typedef struct {
+  size_t count;
+  vec value[SHORT], place[SHORT];
+} batch_ranking;
+
+/* Each column's elements take their places among those of the columns before: in front of the
+ * smaller ones, which move down. There is no NaN. */
+FSM_APART void rank_batch(batch_ranking *r, const batch *b, size_t k) {
+  r->count = 0;
+  for (size_t i = 0; i < b->first.length; i++) {
+    vec value = v_load_real(b->columns[i]), place = v_set1((real)i);
+    mask moves = v_unordered(v_set1(0), v_set1(0));
+    for (size_t j = 0; j < r->count; j++) {
+      vec other = r->value[j], other_place = r->place[j];
+      moves = v_or(moves, v_less(other, value));
+      r->value[j] = v_select(moves, value, other);
+      r->place[j] = v_select(moves, place, other_place);
+      value = v_select(moves, other, value);
+      place = v_select(moves, other_place, place);
+    }
+    if (r->count == k) continue;
+    r->value[r->count] = value;
+    r->place[r->count++] = place;
+  }
+}
+
+/* Whether the rows of a group are to be ranked together. */
+static bool ranks_together(const group *g) {
+  return g->batch && v_count_true(batch_nan(g->batch)) == 0;
+}
+
+/* Write out the results of a place in the order. */
+static void store_ranked(const group *g, size_t j, vec value, vec place) {
+  storage values[LANES];
+  real places[LANES];
+  v_store(values, value);
+  v_store_real(places, place);
+  for (size_t k = 0; k < g->count; k++) {
+    const fsm_array *a = &g->call->index;
+    ptrdiff_t *index = (ptrdiff_t *)a->data + (ptrdiff_t)(g->first + k) * a->outer;
+    index[(ptrdiff_t)j * a->length] = (ptrdiff_t)places[k];
+    storage *result = elements_of(&g->call->values, g->first + k, 0);
+    result[(ptrdiff_t)j * g->call->values.length] = values[k];
+  }
+}
+
+static void log_softmax_of_batch(const group *g, const known *n) {
+  vec max = load_lanes(g->max, g->count);
+  double logs[LANES] = {0};
+  for (size_t k = 0; k < g->count; k++) logs[k] = n[k].log;
+  doubles log = doubles_load(logs);
+  batch_ranking r;
+  rank_batch(&r, g->batch, g->call->k);
+  for (size_t j = 0; j < r.count; j++) {
+    doubles value = widen(r.value[j]);
+    for (int p = 0; p < PARTS; p++)
+      value.part[p] = d_sub(d_sub(value.part[p], v_part(max, p)), log.part[p]);
+    store_ranked(g, j, v_join(value.part), r.place[j]);
+  }
+}
+
+static void softmax_of_batch(const group *g, const exp_frame *f, share_frame last) {
+  batch_ranking r;
+  rank_batch(&r, g->batch, g->call->k);
+  for (size_t j = 0; j < r.count; j++)
+    store_ranked(g, j, softmax_of(r.value[j], f, last), r.place[j]);
+}
+
 FSM_APART void log_top_k_group(group *g, const tempering *t, const bool masked) {
   known n[LANES];
   split_rows(g, true);
   know_group(g, t, n, false, masked);
+  if (ranks_together(g)) {
+    log_softmax_of_batch(g, n);
+    return;
+  }
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
     look_ahead(g, k, masked);
@@ -209,6 +282,10 @@ FSM_APART void top_k_group(group *g, const tempering *t, const bool masked) {
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
   share_frame shares = share_frame_of(&sums.rest, max, frame.floor_term);
+  if (ranks_together(g)) {
+    softmax_of_batch(g, &frame, shares);
+    return;
+  }
   real hi[LANES], lo[LANES];
   v_store_real(hi, shares.scale.hi);
   v_store_real(lo, shares.scale.lo);

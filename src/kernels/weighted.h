@@ -164,15 +164,9 @@ FSM_APART void weighted_row(const fsm_call *c, size_t outer) {
 
 /* Short rows from `outer` on, LANES at most: returns how many. */
 FSM_APART size_t weighted_batch(const fsm_call *c, size_t outer) {
-  const batch_kind any = {.full = false};
-  fsm_slices s = {.outer = c->outer, .length = c->length};
   batch x, weight;
-  s.x = c->x.data;
-  s.x_outer = x.stride = c->x.outer;
-  batch_begin(&x, &s, outer, any);
-  s.x = c->other.data;
-  s.x_outer = weight.stride = c->other.outer;
-  batch_begin(&weight, &s, outer, any);
+  call_batch(&x, c, &c->x, outer);
+  call_batch(&weight, c, &c->other, outer);
   weighted e[MOST_COLUMNS];
   survey v = begin_survey();
   for (size_t i = 0; i < c->length; i++) {
