@@ -136,14 +136,15 @@ FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t 
   log_softmax_gradients_at(result, work, i, count, LANES);
 }
 
-FSM_INLINE void log_softmax_backward_slice(const slice *s) {
+FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *frame) {
   size_t length = s->x.length;
   double sum[2];
   sum_of(s->other, NULL, length, sum);
-  tempering t = untempered();
-  log_softmax_gradients g = {.s = s, .sum = sum, .minus_total = v_set1((real) - (sum[0] + sum[1]))};
-  g.frame = frame_of(v_set1(0), &t);
-  g.scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)));
+  log_softmax_gradients g = {.s = s,
+                             .sum = sum,
+                             .minus_total = v_set1((real) - (sum[0] + sum[1])),
+                             .frame = *frame,
+                             .scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)))};
   if (length >= LANES) {
     store_row(s->out, length, log_softmax_gradient_step, &g);
   } else if (length > 0) {
@@ -160,9 +161,11 @@ static void softmax_backward_rows(const fsm_call *c) {
   }
 }
 static void log_softmax_backward_rows(const fsm_call *c) {
+  tempering t = untempered();
+  exp_frame frame = frame_of(v_set1(0), &t);
   for (size_t outer = 0; outer < c->outer; outer++) {
     slice s = slice_of(c, outer);
-    log_softmax_backward_slice(&s);
+    log_softmax_backward_slice(&s, &frame);
   }
 }
 
