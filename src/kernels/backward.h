@@ -13,8 +13,8 @@ FSM_INLINE wide sum_vector(wide sum, const storage *a, const storage *b, size_t 
   return b ? wide_add_products(sum, x, wide_load_or_0(b, i, width)) : wide_add_doubles(sum, x);
 }
 
-/* The sum of a, or of a*b unless b is NULL, as hi + lo; an infinite one is hi alone. */
-FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double sum[2]) {
+/* The sum of a, or of a*b unless b is NULL, in every lane. */
+FSM_INLINE wide sum_of(const storage *a, const storage *b, size_t length) {
   wide lanes[SUMS];
   size_t i = 0;
   for (size_t k = 0; k < SUMS; k++) lanes[k] = wide_zero();
@@ -22,8 +22,7 @@ FSM_INLINE void sum_of(const storage *a, const storage *b, size_t length, double
     for (size_t k = 0; k < SUMS; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
   for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
   if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
-  wide_total(wide_join(lanes[0], lanes[1]), sum);
-  if (!isfinite(sum[0])) sum[1] = 0; /* where it has no lower part */
+  return wide_end(wide_reduce(wide_join(lanes[0], lanes[1])));
 }
 
 /* What its last pass takes. */
@@ -32,9 +31,12 @@ typedef struct {
   vec inner; /* sum(grad y) */
 } softmax_gradient;
 
+FSM_INLINE vec softmax_gradient_of(vec y, vec grad, vec inner) {
+  return v_mul_small(y, v_sub(grad, inner));
+}
 FSM_INLINE vec softmax_gradient_at(const softmax_gradient *g, size_t i, size_t width) {
   vec y = load_or_0(g->s->x.x, i, width), grad = load_or_0(g->s->other, i, width);
-  return v_mul_small(y, v_sub(grad, g->inner));
+  return softmax_gradient_of(y, grad, g->inner);
 }
 FSM_INLINE void softmax_gradient_step(vec *result, const void *work, size_t i, const size_t count) {
   for (size_t k = 0; k < count; k++) result[k] = softmax_gradient_at(work, i + k * LANES, LANES);
@@ -43,9 +45,7 @@ FSM_INLINE void softmax_gradient_step(vec *result, const void *work, size_t i, c
 /* y (grad - sum(grad y)). */
 FSM_INLINE void softmax_backward_slice(const slice *s) {
   size_t length = s->x.length;
-  double sum[2];
-  sum_of(s->other, s->x.x, length, sum);
-  softmax_gradient g = {s, v_set1((real)(sum[0] + sum[1]))};
+  softmax_gradient g = {s, wide_value(sum_of(s->other, s->x.x, length))};
   if (length >= LANES)
     store_row(s->out, length, softmax_gradient_step, &g);
   else
@@ -70,55 +70,60 @@ static const double EXPM1[] = {0x1.fffffffe53f42p-1, 0x1.fffffe3558984p-2, 0x1.5
 
 /* grad - y sum(grad) with y = exp(log_y), as grad (1 - y) - y (sum(grad) - grad), which keeps its
  * digits where y is nearly 1. */
-FSM_INLINE dvec nearly_certain_gradient(dvec grad, dvec log_y, const double sum[2]) {
+FSM_INLINE dvec nearly_certain_gradient(dvec grad, dvec log_y, dvec_pair sum) {
   enum { DEGREE = sizeof EXPM1 / sizeof EXPM1[0] - 1 };
   dvec q = d_set1(EXPM1[DEGREE]);
   for (int j = DEGREE - 1; j >= 0; j--) q = d_mul_add(q, log_y, d_set1(EXPM1[j]));
   dvec less = d_mul(log_y, q), y = d_add(d_set1(1), less), own = d_mul(less, grad);
-  dvec others = d_add(d_sub(d_set1(sum[0]), grad), d_set1(sum[1]));
+  dvec others = d_add(d_sub(sum.hi, grad), sum.lo);
   return d_sub(d_sub(d_set1(0), own), d_mul(y, others));
 }
 
 /* The same for a log_y above 0, which no log-softmax has: its exponential is none of those here. */
-static double impossible_gradient(double grad, double log_y, const double sum[2]) {
-  return -expm1(log_y) * grad - exp(log_y) * ((sum[0] - grad) + sum[1]);
+static double impossible_gradient(double grad, double log_y, double sum, double sum_lo) {
+  return -expm1(log_y) * grad - exp(log_y) * ((sum - grad) + sum_lo);
 }
 
 /* What its last pass takes. */
 typedef struct {
   const slice *s;
-  const double *sum; /* sum(grad) as hi + lo */
+  wide sum; /* sum(grad) */
   vec minus_total;
   exp_frame frame;
   vec scale; /* of a term, to be a share */
 } log_softmax_gradients;
 
+FSM_INLINE log_softmax_gradients log_softmax_gradients_with(wide sum, const exp_frame *frame) {
+  return (log_softmax_gradients){.sum = sum,
+                                 .minus_total = v_sub(v_set1(0), wide_value(sum)),
+                                 .frame = *frame,
+                                 .scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)))};
+}
+
 /* `result`, with those gradients in their places. */
-FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const double sum[2]) {
+FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const wide *sum) {
   doubles of_grad = widen(grad), of_log_y = widen(log_y), found;
   for (int p = 0; p < PARTS; p++)
-    found.part[p] = nearly_certain_gradient(of_grad.part[p], of_log_y.part[p], sum);
+    found.part[p] = nearly_certain_gradient(of_grad.part[p], of_log_y.part[p], wide_part(sum, p));
   mask is_certain = v_less(v_set1(NEARLY_CERTAIN), log_y);
   result = v_select(is_certain, v_join(found.part), result);
   if (v_count_true(v_less(v_set1(0), log_y)) == 0) return result;
   real log_values[LANES], grads[LANES], results[LANES];
+  double hi[LANES], lo[LANES];
+  wide_store(*sum, hi, lo);
   v_store_real(log_values, log_y);
   v_store_real(grads, grad);
   v_store_real(results, result);
   for (size_t k = 0; k < LANES; k++)
-    if (log_values[k] > 0) results[k] = (real)impossible_gradient(grads[k], log_values[k], sum);
+    if (log_values[k] > 0)
+      results[k] = (real)impossible_gradient(grads[k], log_values[k], hi[k], lo[k]);
   return v_load_real(results);
 }
 
-/* The results of `count` vectors from element i on, ROW_BLOCK or 1, of `width` elements each. */
-FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradients *g, size_t i,
-                                         const size_t count, size_t width) {
-  vec log_y[ROW_BLOCK], grad[ROW_BLOCK];
+/* The results of `count` vectors, at most ROW_BLOCK. */
+FSM_INLINE void log_softmax_gradients_of(vec *result, const log_softmax_gradients *g,
+                                         const vec *log_y, const vec *grad, const size_t count) {
   exp_term term[ROW_BLOCK];
-  for (size_t k = 0; k < count; k++) {
-    log_y[k] = line_load(&g->s->x, i + k * LANES, width, false);
-    grad[k] = load_or_0(g->s->other, i + k * LANES, width);
-  }
   exp_terms(term, log_y, &g->frame, count);
   vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
@@ -129,7 +134,18 @@ FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradient
   }
   if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)))
     for (size_t k = 0; k < count; k++)
-      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], g->sum);
+      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], &g->sum);
+}
+
+/* Those from element i on, of `width` elements each. */
+FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradients *g, size_t i,
+                                         const size_t count, size_t width) {
+  vec log_y[ROW_BLOCK], grad[ROW_BLOCK];
+  for (size_t k = 0; k < count; k++) {
+    log_y[k] = line_load(&g->s->x, i + k * LANES, width, false);
+    grad[k] = load_or_0(g->s->other, i + k * LANES, width);
+  }
+  log_softmax_gradients_of(result, g, log_y, grad, count);
 }
 FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t i,
                                           const size_t count) {
@@ -138,13 +154,9 @@ FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t 
 
 FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *frame) {
   size_t length = s->x.length;
-  double sum[2];
-  sum_of(s->other, NULL, length, sum);
-  log_softmax_gradients g = {.s = s,
-                             .sum = sum,
-                             .minus_total = v_set1((real) - (sum[0] + sum[1])),
-                             .frame = *frame,
-                             .scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)))};
+  wide sum = sum_of(s->other, NULL, length);
+  log_softmax_gradients g = log_softmax_gradients_with(sum, frame);
+  g.s = s;
   if (length >= LANES) {
     store_row(s->out, length, log_softmax_gradient_step, &g);
   } else if (length > 0) {
@@ -154,7 +166,53 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *fram
   }
 }
 
+/* Rows from `outer` on, LANES at most: returns how many. */
+FSM_APART size_t softmax_backward_batch(const fsm_call *c, size_t outer) {
+  batch y, grad;
+  call_batch(&y, c, &c->x, outer);
+  call_batch(&grad, c, &c->other, outer);
+  wide sum = wide_zero();
+  for (size_t i = 0; i < c->length; i++) {
+    vec of_grad = v_load_real(grad.columns[i]), of_y = v_load_real(y.columns[i]);
+    sum = wide_add_products(sum, widen(of_grad), widen(of_y));
+  }
+  vec inner = wide_value(wide_end(sum));
+  for (size_t i = 0; i < c->length; i++) {
+    vec of_grad = v_load_real(grad.columns[i]), of_y = v_load_real(y.columns[i]);
+    v_store_real(grad.columns[i], softmax_gradient_of(of_y, of_grad, inner));
+  }
+  store_batch(&grad, c, outer);
+  return grad.count;
+}
+
+FSM_APART size_t log_softmax_backward_batch(const fsm_call *c, size_t outer,
+                                            const exp_frame *frame) {
+  batch log_y, grad;
+  call_batch(&log_y, c, &c->x, outer);
+  call_batch(&grad, c, &c->other, outer);
+  wide sum = wide_zero();
+  for (size_t i = 0; i < c->length; i++)
+    sum = wide_add_doubles(sum, widen(v_load_real(grad.columns[i])));
+  log_softmax_gradients g = log_softmax_gradients_with(wide_end(sum), frame);
+  for (size_t i = 0; i < c->length; i += 2) { /* there is a column more, if they are odd */
+    vec x[2], of_grad[2], result[2];
+    for (size_t k = 0; k < 2; k++) {
+      x[k] = v_load_real(log_y.columns[i + k]);
+      of_grad[k] = v_load_real(grad.columns[i + k]);
+    }
+    log_softmax_gradients_of(result, &g, x, of_grad, 2);
+    for (size_t k = 0; k < 2; k++) v_store_real(grad.columns[i + k], result[k]);
+  }
+  store_batch(&grad, c, outer);
+  return grad.count;
+}
+
 static void softmax_backward_rows(const fsm_call *c) {
+  enum { MOST = 12 }; /* beyond, to transpose them costs more than it gains */
+  if (c->length <= MOST && is_short(c->length, c->outer)) {
+    for (size_t outer = 0; outer < c->outer;) outer += softmax_backward_batch(c, outer);
+    return;
+  }
   for (size_t outer = 0; outer < c->outer; outer++) {
     slice s = slice_of(c, outer);
     softmax_backward_slice(&s);
@@ -163,6 +221,10 @@ static void softmax_backward_rows(const fsm_call *c) {
 static void log_softmax_backward_rows(const fsm_call *c) {
   tempering t = untempered();
   exp_frame frame = frame_of(v_set1(0), &t);
+  if (is_short(c->length, c->outer)) {
+    for (size_t outer = 0; outer < c->outer;) outer += log_softmax_backward_batch(c, outer, &frame);
+    return;
+  }
   for (size_t outer = 0; outer < c->outer; outer++) {
     slice s = slice_of(c, outer);
     log_softmax_backward_slice(&s, &frame);

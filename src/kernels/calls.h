@@ -121,6 +121,12 @@ FSM_INLINE vec call_batch(batch *b, const fsm_call *c, const fsm_array *a, size_
   return batch_load(b, (batch_kind){.full = false});
 }
 
+/* Write a batch of results over such rows. */
+static void store_batch(const batch *b, const fsm_call *c, size_t outer) {
+  const batch_kind any = {.full = false};
+  batch_store(b, elements_of(&c->out, outer, 0), c->out.outer, no_finish, NULL, 0, any);
+}
+
 /* Rows that are short come by batches, of which the next one is read when this one is done. */
 FSM_INLINE void for_each_short_group(const fsm_slices *s, const fsm_call *call,
                                      group_kernel *kernel) {

@@ -42,6 +42,12 @@ FSM_INLINE wide wide_join(wide a, wide b) {
   return (wide){sum.hi, d_add(sum.lo, b.lo)};
 }
 
+/* An infinite sum is hi alone. */
+FSM_INLINE wide wide_end(wide w) { return (wide){w.hi, v_select(v_finite(w.hi), w.lo, v_set1(0))}; }
+
+FSM_INLINE vec wide_value(wide w) { return d_add(w.hi, w.lo); }
+FSM_INLINE dvec_pair wide_part(const wide *w, int part) { return (void)part, *w; }
+
 #else
 
 FSM_INLINE wide wide_add_doubles(wide w, doubles a) { return doubles_add(w, a); }
@@ -57,6 +63,13 @@ FSM_INLINE wide wide_add_two(wide w, const doubles a[2], const doubles b[2]) {
 }
 
 FSM_INLINE wide wide_join(wide a, wide b) { return doubles_add(a, b); }
+
+FSM_INLINE wide wide_end(wide w) { return w; }
+
+FSM_INLINE vec wide_value(wide w) { return v_join(w.part); }
+FSM_INLINE dvec_pair wide_part(const wide *w, int part) {
+  return (dvec_pair){w->part[part], d_set1(0)};
+}
 
 #endif
 
