@@ -542,12 +542,38 @@ cdef class Kernels:
         return NULL
 
     cdef _quickly(self, function which, x, axis, where, temperature, dtype, out, keepdims):
-        """The result for arrays that are plain, or small and soon made so; else None."""
+        """The result for arrays that are plain, or soon made so; else None."""
         result = self._lane(which, x, axis, where, temperature, dtype, out, keepdims)
+        if result is None and is_plain_turned(x):
+            result = self._turned_lane(which, x, axis, where, temperature, dtype, out, keepdims)
         if result is None:
-            small = plain_copy(x)
+            small = plain_copy(x, dtype)
+            if small is not None:
+                where = whole_mask(where, small)
             result = self._lane(which, small, axis, where, temperature, dtype, out, keepdims)
         return result
+
+    cdef _turned_lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
+        """The same for an array in Fortran order, by its transpose."""
+        cdef int ndim = cnp.PyArray_NDIM(x)
+        if axis is not None:
+            axis = ndim - 1 - from_the_front(axis, ndim)
+            if axis == ndim:
+                return None
+        if where is not None:
+            if not cnp.PyArray_CheckExact(where) or cnp.PyArray_NDIM(where) != ndim:
+                return None
+            where = where.T
+        if out is None and which == LOGSUMEXP:
+            result = self._lane(which, x.T, axis, where, temperature, dtype, None, keepdims)
+            return result.T if result is not None and result.ndim > 1 else result
+        if out is None:
+            out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 1)
+        elif not cnp.PyArray_CheckExact(out):
+            return None
+        if self._lane(which, x.T, axis, where, temperature, dtype, out.T, keepdims) is None:
+            return None
+        return out
 
     cdef _lane(self, function which, x, axis, where, temperature, dtype, out, keepdims):
         """The result for plain arrays, along one axis or all of them; None for any other call."""
@@ -624,21 +650,67 @@ cdef array_of_list(x):
         return x
 
 
-cdef plain_copy(x):
-    """A small array whose order in memory has nothing to tell as a plain one; else None."""
+cdef bint is_plain_turned(x) noexcept:
+    """Whether x is exactly an ndarray, native, and Fortran-contiguous but not C-contiguous."""
+    return (
+        cnp.PyArray_CheckExact(x)
+        and cnp.PyArray_ISFARRAY_RO(x)
+        and not cnp.PyArray_ISCONTIGUOUS(x)
+    )
+
+
+cdef plain_copy(x, asked):
+    """A small array, whose axes lie in memory in their order, as a plain one; else None.
+
+    It has the dtype that is `asked` for, if that is one of the kernels' and holds all of x.
+    """
     cdef cnp.ndarray a
-    cdef int dtype
+    cdef int dtype, wide
     if not cnp.PyArray_CheckExact(x):
         return None
     a = <cnp.ndarray> x
-    if cnp.PyArray_SIZE(a) > SMALL or not (cnp.PyArray_NDIM(a) == 1 or cnp.PyArray_ISCONTIGUOUS(a)):
+    if cnp.PyArray_SIZE(a) > SMALL or not is_in_order(a):
         return None
     dtype = cnp.PyArray_TYPE(a)
     if cnp.PyArray_ISINTEGER(a) or cnp.PyArray_ISBOOL(a):
         dtype = cnp.NPY_FLOAT64
     elif dtype not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16):
         return None
+    if asked is not None:
+        wide = dtype_number(asked)
+        if wide not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not cnp.PyArray_CanCastSafely(
+            dtype, wide
+        ):
+            return None
+        dtype = wide
     return cnp.PyArray_FROM_OTF(a, dtype, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_FORCECAST)
+
+
+cdef bint is_in_order(cnp.ndarray a) noexcept:
+    """Whether each axis has a stride no larger than the one before, as in a new array."""
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    cdef int i
+    for i in range(1, cnp.PyArray_NDIM(a)):
+        if abs(strides[i]) > abs(strides[i - 1]):
+            return False
+    return True
+
+
+cdef whole_mask(where, cnp.ndarray x):
+    """A mask that has to be broadcast to the shape of x, in that shape; another `where` as it is."""
+    cdef cnp.ndarray mask
+    if (
+        not cnp.PyArray_CheckExact(where)
+        or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL
+        or cnp.PyArray_NDIM(where) > cnp.PyArray_NDIM(x)
+    ):
+        return where
+    mask = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_BOOL, 0)
+    try:
+        mask[...] = where
+    except ValueError:  # which the general way reports
+        return where
+    return mask
 
 
 cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:
@@ -731,6 +803,15 @@ cdef bint is_dtype_of(dtype, cnp.ndarray x):
         return cnp.dtype(dtype) is x.descr
     except TypeError:
         return False
+
+
+cdef int dtype_number(dtype):
+    """NumPy's number of what stands for a native dtype; -1 if nothing does."""
+    try:
+        asked = cnp.dtype(dtype)
+        return asked.num if asked.isnative else -1
+    except TypeError:
+        return -1
 
 
 cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:

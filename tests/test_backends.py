@@ -1,5 +1,6 @@
 """Which backends there are, which one is in force, and that it is the one that does the work."""
 
+import functools
 import inspect
 import itertools
 import json
@@ -189,6 +190,12 @@ SOON_PLAIN = {
     "a vector backwards": MEMORY[::-1].astype(np.float16)[::-1],
     "the other byte order": PLAIN.astype(PLAIN.dtype.newbyteorder()),
     "not aligned": np.zeros(25, np.uint8)[1:].view(np.float64),
+    "some columns": PLAIN[:, ::2],
+    "some rows of many": np.arange(60.0, dtype=np.float32).reshape(5, 3, 4)[::2, 1:],
+    "backwards": PLAIN[::-1, ::-1],
+    "a column": PLAIN[:, :1],
+    "Fortran order": np.asfortranarray(PLAIN),
+    "Fortran order of three axes": np.arange(24.0, dtype=np.float16).reshape(2, 3, 4).T,
 }
 
 NOT_PLAIN = {
@@ -201,9 +208,9 @@ NOT_PLAIN = {
     "complex numbers": (PLAIN + 1j, -1, None),
     "long double": (PLAIN.astype(np.longdouble), -1, None),
     "a number": (np.array(1.0), None, None),
-    "not contiguous": (PLAIN[:, ::2], -1, None),
-    "backwards": (PLAIN[::-1], -1, None),
-    "Fortran order": (np.asfortranarray(PLAIN), -1, None),
+    "axes in another order": (np.zeros((2, 3, 4)).swapaxes(0, 1), -1, None),
+    "a row many times": (np.broadcast_to(MEMORY, (3, 12)), -1, None),
+    "large and not contiguous": (np.zeros((100, 100))[:, ::2], -1, None),
     "a subclass": (np.ma.array(PLAIN), -1, None),
     "no elements": (np.empty((0, 4)), -1, None),
     "slices of no elements": (np.empty((3, 0)), -1, None),
@@ -251,17 +258,86 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
 def test_the_quick_way_takes_what_is_soon_plain(kernels, case):
     x = SOON_PLAIN[case]
     before = np.array(x)
-    plain = before.astype(np.float16 if before.dtype == np.float16 else np.float64)
+    dtype = before.dtype if before.dtype in (np.float16, np.float32) else np.dtype(np.float64)
+    plain = before.astype(dtype, order="C")
     for function in ALL:
         got, wanted = (quick(kernels, function)(a, -1) for a in (x, plain))
         if wanted is LEFT:  # a backend that has no quick way, or not for this dtype
             assert got is LEFT
             continue
         assert type(got) is type(wanted)
-        assert got.dtype == plain.dtype
+        assert got.dtype == dtype
         assert got.dtype.isnative
         np.testing.assert_array_equal(got, wanted)
+        assert got.strides == the_general_way(kernels, function, np.asarray(x), -1).strides
+        assert function == "logsumexp" or got.flags.owndata
     np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_quick_way_takes_fortran_order(name, dtype):
+    kernels = _backend.get(name)
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.0, 5.0, (70, 3, 40)).astype(dtype).T
+    mask = rng.random(x.T.shape).T < 0.7
+    for axis, where in itertools.product((None, 0, 1, -1), (None, mask)):
+        for function in MAPS:
+            call = functools.partial(quick(kernels, function), axis=axis, where=where)
+            wanted = the_general_way(kernels, function, x, axis, where=where, temperature=0.7)
+            for out in (None, np.zeros_like(x)):
+                got = call(x, temperature=0.7, out=out)
+                assert out is None or got is out
+                assert_identical(got, wanted)
+                assert got.strides == wanted.strides
+            out = x.copy(order="K")
+            assert call(out, temperature=0.7, out=out) is out
+            assert_identical(out, wanted)
+            assert call(x, out=np.zeros(x.shape, dtype)) is LEFT
+        for keepdims in (False, True):
+            wanted = the_general_way(kernels, "logsumexp", x, axis, keepdims=keepdims, where=where)
+            got = quick(kernels, "logsumexp")(x, axis, None, keepdims, where=where)
+            assert_identical(got, wanted)
+            assert got.strides == wanted.strides
+
+
+@pytest.mark.parametrize("dtype", [np.float64, "float32", float, np.dtype(np.float16)])
+@pytest.mark.parametrize("of", [np.float16, np.float32, np.float64, np.int32, bool])
+def test_the_quick_way_computes_in_a_wider_dtype(kernels, dtype, of):
+    x = (MEMORY > 7).reshape(3, 4).astype(of)
+    for function in ALL:
+        got = quick(kernels, function)(x, -1, dtype=dtype)
+        if got is not LEFT:
+            assert_identical(got, the_general_way(kernels, function, x, -1, dtype=dtype))
+    is_compiled = kernels.name != "numpy"
+    natural = np.float64 if np.dtype(of).kind in "bi" else of
+    is_wider = np.dtype(dtype) != np.float16 and np.can_cast(natural, dtype)
+    if is_compiled and np.dtype(dtype).name in kernels.dtypes and is_wider:
+        assert got is not LEFT
+
+
+SOON_WHOLE_MASKS = {
+    "one": (-1, [True]),
+    "a number": (-1, True),
+    "for each row": (-1, [[True], [False], [True]]),
+    "for several rows, of all": (None, [True, True, False, True]),
+    "for the other axis": (0, [True, True, False, True]),
+    "a row with an axis more": (-1, [[False, True, True, False]]),
+    "in Fortran order": (-1, np.asfortranarray(PLAIN % 3 > 0)),
+    "not contiguous": (-1, np.repeat(PLAIN % 3 > 0, 2, 1)[:, ::2]),
+}
+
+
+@pytest.mark.parametrize("case", SOON_WHOLE_MASKS)
+def test_the_quick_way_broadcasts_a_mask(kernels, case):
+    axis, mask = SOON_WHOLE_MASKS[case]
+    where = np.array(mask) if type(mask) is list else np.asarray(mask)
+    for function in ALL:
+        got = quick(kernels, function)(PLAIN, axis, where=where)
+        assert (got is LEFT) == (kernels.name == "numpy")
+        if got is not LEFT:
+            assert_identical(got, the_general_way(kernels, function, PLAIN, axis, where=where))
 
 
 def test_the_quick_way_may_write_over_what_it_has_copied(kernels):
@@ -277,15 +353,10 @@ MASK = PLAIN > 3
 NOT_QUICK = {
     "a mask that is a list": (ALL, {"where": MASK.tolist()}),
     "a mask of integers": (ALL, {"where": MASK.astype(np.int8)}),
-    "a mask in Fortran order": (ALL, {"where": np.asfortranarray(MASK)}),
-    "a mask that is not contiguous": (ALL, {"where": np.repeat(MASK, 2, 1)[:, ::2]}),
     "a mask of a subclass": (ALL, {"where": np.ma.array(MASK)}),
     "a mask of another shape": (ALL, {"where": MASK[:2]}),
     "a mask of the same size": (ALL, {"where": MASK.reshape(4, 3)}),
-    "a mask for columns": (ALL, {"where": MASK[:, :1].copy()}),
-    "a mask for several rows, of all": (ALL, {"axis": None, "where": MASK[0]}),
     "a flat mask": (ALL, {"axis": None, "where": MASK.reshape(-1)}),
-    "a mask for the other axis": (ALL, {"axis": 0, "where": MASK[0]}),
     "a mask of more dimensions": (ALL, {"where": MASK[np.newaxis]}),
     "a dtype of its own": (ALL, {"dtype": np.float16}),
     "the other byte order": (ALL, {"dtype": PLAIN.dtype.newbyteorder()}),
@@ -338,11 +409,24 @@ def test_the_quick_way_leaves_results_in_the_memory_of_an_argument(kernels):
     np.testing.assert_array_equal(x, np.ones((3, 4)))
     row = np.ones((1, 1))
     assert quick(kernels, "logsumexp")(row, -1, keepdims=True, out=row) is LEFT
-    for out in (np.ones((3, 4)), np.ones(3)):
-        where = out.view(bool).reshape(-1)[1:13].reshape(3, 4)
-        for function in MAPS if out.ndim == 2 else ("logsumexp",):
-            assert quick(kernels, function)(PLAIN, -1, where=where, out=out) is LEFT
-        np.testing.assert_array_equal(out, np.ones_like(out))
+
+
+def test_the_quick_way_copies_a_mask_in_the_memory_of_the_result(kernels):
+    for shape, functions in ((3, 4), MAPS), ((3,), ("logsumexp",)):
+        for function in functions:
+            memory = np.zeros(96, np.uint8)
+            out = memory[: 8 * np.prod(shape)].view(np.float64).reshape(shape)
+            where = memory[1:13].view(bool).reshape(3, 4)
+            where[...] = PLAIN % 3 > 0
+            wanted = the_general_way(kernels, function, PLAIN, -1, where=where.copy())
+            before = memory.copy()
+            got = quick(kernels, function)(PLAIN, -1, where=where, out=out)
+            if kernels.name == "numpy":
+                assert got is LEFT
+                np.testing.assert_array_equal(memory, before)
+            else:
+                assert got is out
+                assert_identical(out, wanted)
 
 
 def the_general_way(kernels, function, *arguments, **options):
