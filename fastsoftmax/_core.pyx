@@ -268,63 +268,66 @@ cdef class Kernels:
         return True
 
     def predict_lane(self, logits, axis, with_confidence):
-        """Argmax of a plain array along its last axis, and its softmax; None for any other call."""
+        """Argmax of a plain array along an axis, and its softmax; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray index, confidence
-        if not begin_rows(&call, logits, axis):
+        logits = soon_plain(logits)
+        if not begin_plain(&call, logits, axis):
             return None
-        index = new_slices(logits, cnp.NPY_INTP)
-        call.index = rows_of(index, 1)
+        index = new_slices(logits, axis, cnp.NPY_INTP)
+        call.index = one_of_each(&call, index)
         if with_confidence:
-            confidence = new_slices(logits, cnp.PyArray_TYPE(logits))
-            call.slices = rows_of(confidence, 1)
+            confidence = new_slices(logits, axis, cnp.PyArray_TYPE(logits))
+            call.slices = one_of_each(&call, confidence)
         launch_call(self._of(logits).predict, &call, logits)
         if with_confidence:
             return array_or_scalar(index), array_or_scalar(confidence)
         return array_or_scalar(index)
 
     def top_k_lane(self, logits, k, axis, log):
-        """`top_k` of a plain array along its last axis; None for any other call."""
+        """`top_k` of a plain array along an axis; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray values, indices
         cdef cnp.npy_intp[MAX_NDIM] shape
         cdef int i, ndim
-        if not begin_rows(&call, logits, axis) or type(k) is not int or type(log) is not bool:
+        logits = soon_plain(logits)
+        if not begin_plain(&call, logits, axis) or type(k) is not int or type(log) is not bool:
             return None
         if not 0 < k <= call.length:
             return None
         ndim = cnp.PyArray_NDIM(logits)
-        for i in range(ndim - 1):
+        for i in range(ndim):
             shape[i] = cnp.PyArray_DIM(logits, i)
-        shape[ndim - 1] = call.k = k
+        shape[from_the_front(axis, ndim)] = call.k = k
         values = cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(logits), 0)
         indices = cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_INTP, 0)
-        call.values = rows_of(values, call.k)
-        call.index = rows_of(indices, call.k)
+        call.values = first_of_each(&call, values)
+        call.index = first_of_each(&call, indices)
         call.log = log
         launch_call(self._of(logits).top_k, &call, logits)
         return values, indices
 
     def softmax_logsumexp_lane(self, x, axis, out):
-        """`softmax_logsumexp` of a plain array along its last axis; None for any other call."""
+        """`softmax_logsumexp` of a plain array along an axis; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray log_sum
-        if not begin_rows(&call, x, axis):
+        x = soon_plain(x)
+        if not begin_plain(&call, x, axis):
             return None
         if out is None:
             out = new_like(x)
         elif not may_receive(out, x):
             return None
-        log_sum = new_slices(x, cnp.PyArray_TYPE(x))
-        call.out = rows_of(out, call.length)
-        call.slices = rows_of(log_sum, 1)
+        log_sum = new_slices(x, axis, cnp.PyArray_TYPE(x))
+        call.out = whole(&call, out)
+        call.slices = one_of_each(&call, log_sum)
         launch_call(self._of(x).softmax_logsumexp, &call, x)
         return out, array_or_scalar(log_sum)
 
     def cross_entropy_lane(
         self, logits, target, weight, axis, ignore_index, label_smoothing, reduction, with_grad
     ):
-        """The loss along the last axis of plain arrays, and its gradient; None for any other call.
+        """The loss along an axis of plain arrays, and its gradient; None for any other call.
 
         None, too, if a label or a weight is none.
         """
@@ -332,8 +335,9 @@ cdef class Kernels:
         cdef fsm_call_kernel *kernel
         cdef cnp.ndarray labels, losses, grad
         cdef double divisor
+        logits = soon_plain(logits)
         if (
-            not begin_rows(&call, logits, axis)
+            not begin_plain(&call, logits, axis)
             or type(label_smoothing) is not float
             or not 0 <= label_smoothing <= 1
             or not is_reduction(reduction)
@@ -343,25 +347,25 @@ cdef class Kernels:
             weight = copied_weights(weight, call.length)
             if weight is None:
                 return None
-            call.weight = rows_of(weight, 0)
+            call.weight = same_for_all(weight)
         if is_plain(target) and is_like(target, logits) and type(ignore_index) is int:
             kernel = self._of(logits).cross_entropy_probabilities
-            call.other = rows_of(target, call.length)
-            divisor = call.outer if reduction == "mean" else 1.0
+            call.other = whole(&call, target)
+            divisor = call.outer * call.inner if reduction == "mean" else 1.0
         else:
-            labels = labels_of_rows(target, logits, True, ignore_index)
+            labels = labels_of_slices(target, logits, axis, True, ignore_index)
             if labels is None:
                 return None
             kernel = self._of(logits).cross_entropy_labels
-            call.label = rows_of(labels, 1)
+            call.label = one_of_each(&call, labels)
             divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
-        losses = new_slices(logits, cnp.PyArray_TYPE(logits))
-        call.slices = rows_of(losses, 1)
+        losses = new_slices(logits, axis, cnp.PyArray_TYPE(logits))
+        call.slices = one_of_each(&call, losses)
         call.label_smoothing = label_smoothing
         call.scale = 1.0 / divisor
         if with_grad:
             grad = new_like(logits)
-            call.out = rows_of(grad, call.length)
+            call.out = whole(&call, grad)
         launch_call(kernel, &call, logits)
         if reduction == "none":
             loss = array_or_scalar(losses)
@@ -370,7 +374,7 @@ cdef class Kernels:
         return (loss, grad) if with_grad else loss
 
     def nll_loss_lane(self, log_probs, target, weight, axis, ignore_index, reduction):
-        """`nll_loss` of a plain array along its last axis; None for any other call.
+        """`nll_loss` of a plain array along an axis; None for any other call.
 
         None, too, if a label or a weight is none.
         """
@@ -378,20 +382,21 @@ cdef class Kernels:
         cdef cnp.ndarray labels, losses
         cdef double divisor
         cdef int dtype
-        if not begin_rows(&call, log_probs, axis) or not is_reduction(reduction):
+        log_probs = soon_plain(log_probs)
+        if not begin_plain(&call, log_probs, axis) or not is_reduction(reduction):
             return None
         if weight is not None:
             weight = copied_weights(weight, call.length)
             if weight is None:
                 return None
-            call.weight = rows_of(weight, 0)
-        labels = labels_of_rows(target, log_probs, True, ignore_index)
+            call.weight = same_for_all(weight)
+        labels = labels_of_slices(target, log_probs, axis, True, ignore_index)
         if labels is None:
             return None
-        call.label = rows_of(labels, 1)
+        call.label = one_of_each(&call, labels)
         divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
         dtype = cnp.PyArray_TYPE(log_probs)
-        losses = new_slices(log_probs, dtype if reduction == "none" else cnp.NPY_FLOAT64)
+        losses = new_slices(log_probs, axis, dtype if reduction == "none" else cnp.NPY_FLOAT64)
         if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
             nll_losses(
                 <const float *> call.x.data, &call, <float *> cnp.PyArray_DATA(losses)
@@ -412,14 +417,15 @@ cdef class Kernels:
         """`softmax_grad_hess` of plain arrays; None for any other call."""
         cdef fsm_call call
         cdef cnp.ndarray labels, grad, hess
-        if not begin_rows(&call, logits, -1) or cnp.PyArray_NDIM(logits) != 2:
+        logits = soon_plain(logits)
+        if not begin_plain(&call, logits, -1) or cnp.PyArray_NDIM(logits) != 2:
             return None
         if weight is not None:
             weight = copied_weights(weight, call.outer)
             if weight is None:
                 return None
-            call.weight = rows_of(weight, 1)
-        labels = labels_of_rows(target, logits, False, 0)
+            call.weight = one_of_each(&call, weight)
+        labels = labels_of_slices(target, logits, -1, False, 0)
         if labels is None:
             return None
         if factor is None:
@@ -429,31 +435,31 @@ cdef class Kernels:
         else:
             return None
         grad, hess = new_like(logits), new_like(logits)
-        call.label = rows_of(labels, 1)
-        call.out = rows_of(grad, call.length)
-        call.hess = rows_of(hess, call.length)
+        call.label = one_of_each(&call, labels)
+        call.out = whole(&call, grad)
+        call.hess = whole(&call, hess)
         launch_call(self._of(logits).softmax_grad_hess, &call, logits)
         return grad, hess
 
     def softmax_backward_lane(self, grad, y, axis, out):
-        """`softmax_backward` of plain arrays along their last axis; None for any other call."""
+        """`softmax_backward` of plain arrays along an axis; None for any other call."""
         return self._backward_lane(True, grad, y, axis, out)
 
     def log_softmax_backward_lane(self, grad, log_y, axis, out):
-        """`log_softmax_backward` of plain arrays along their last axis; None for any other call."""
+        """`log_softmax_backward` of plain arrays along an axis; None for any other call."""
         return self._backward_lane(False, grad, log_y, axis, out)
 
     cdef _backward_lane(self, bint of_softmax, grad, y, axis, out):
         cdef fsm_call call
         cdef const fsm_kernels *kernels
-        if not begin_rows(&call, y, axis) or not is_plain(grad) or not is_like(grad, y):
+        if not begin_plain(&call, y, axis) or not is_plain(grad) or not is_like(grad, y):
             return None
         if out is None:
             out = new_like(y)
         elif not may_receive(out, y) or not may_receive(out, grad):
             return None
-        call.other = rows_of(grad, call.length)
-        call.out = rows_of(out, call.length)
+        call.other = whole(&call, grad)
+        call.out = whole(&call, out)
         kernels = self._of(y)
         launch_call(
             kernels.softmax_backward if of_softmax else kernels.log_softmax_backward, &call, y
@@ -474,21 +480,22 @@ cdef class Kernels:
         if axis is None and cnp.PyArray_CheckExact(a) and cnp.PyArray_NDIM(a) == 1:
             axis = -1
         if (
-            not begin_rows(&call, a, axis)
+            not begin_plain(&call, a, axis)
+            or call.inner > 1
             or not is_plain(b)
             or keepdims is not False
             or type(return_sign) is not bool
         ):
             return None
         if is_like(b, a):
-            call.other = rows_of(b, call.length)
-        elif is_row_of(b, a):
-            call.other = rows_of(b, 0)
+            call.other = whole(&call, b)
+        elif is_row_of(b, a) and cnp.PyArray_DIM(b, 0) == <cnp.npy_intp> call.length:
+            call.other = same_for_all(b)
         else:
             return None
-        log_sum, sign = new_slices(a, cnp.PyArray_TYPE(a)), new_slices(a, cnp.NPY_INTP)
-        call.slices = rows_of(log_sum, 1)
-        call.index = rows_of(sign, 1)
+        log_sum, sign = new_slices(a, axis, cnp.PyArray_TYPE(a)), new_slices(a, axis, cnp.NPY_INTP)
+        call.slices = one_of_each(&call, log_sum)
+        call.index = one_of_each(&call, sign)
         launch_call(self._of(a).weighted_logsumexp, &call, a)
         signs = <const cnp.npy_intp *> cnp.PyArray_DATA(sign)
         for i in range(cnp.PyArray_SIZE(sign)):
@@ -686,6 +693,14 @@ cdef plain_copy(x, asked):
     return cnp.PyArray_FROM_OTF(a, dtype, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_FORCECAST)
 
 
+cdef soon_plain(x):
+    """A plain copy of a list or small array, if its results are of the copy's dtype; else x."""
+    if is_plain(x):
+        return x
+    copy = plain_copy(array_of_list(x), None)
+    return copy if is_plain(copy) else x
+
+
 cdef bint is_in_order(cnp.ndarray a) noexcept:
     """Whether each axis has a stride no larger than the one before, as in a new array."""
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
@@ -851,30 +866,54 @@ cdef bint is_row_of(cnp.ndarray a, cnp.ndarray x) noexcept:
     )
 
 
-cdef bint begin_rows(fsm_call *call, x, axis):
-    """Begin a call on the rows of x; false if it is not plain, or the axis not its last."""
-    cdef int ndim
+cdef bint begin_plain(fsm_call *call, x, axis):
+    """Begin a call along one axis of x; false if it is not plain, or has no such axis."""
+    cdef int ndim, place, i
     if not is_plain(x):
         return False
     ndim = cnp.PyArray_NDIM(x)
-    if type(axis) is not int or not (axis == -1 or axis == ndim - 1):
+    place = from_the_front(axis, ndim)
+    if place < 0:
         return False
     memset(call, 0, sizeof(fsm_call))
-    call.length = cnp.PyArray_DIM(x, ndim - 1)
-    call.outer = cnp.PyArray_SIZE(x) // call.length
-    call.inner = 1
-    call.x = rows_of(x, call.length)
+    call.outer = call.inner = 1
+    call.length = cnp.PyArray_DIM(x, place)
+    for i in range(ndim):
+        if i < place:
+            call.outer *= cnp.PyArray_DIM(x, i)
+        elif i > place:
+            call.inner *= cnp.PyArray_DIM(x, i)
+    call.x = whole(call, x)
     return True
 
 
-cdef fsm_array rows_of(cnp.ndarray a, Py_ssize_t length) noexcept:
-    """A contiguous array as rows of this length."""
-    return [cnp.PyArray_DATA(a), length, 1, 0]
+cdef fsm_array whole(const fsm_call *call, cnp.ndarray a) noexcept:
+    """A contiguous array of the shape of a call."""
+    return [cnp.PyArray_DATA(a), call.length * call.inner, call.inner, 1]
 
 
-cdef cnp.ndarray new_slices(cnp.ndarray x, int dtype):
-    """A new array with an element for each row of x."""
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - 1, cnp.PyArray_DIMS(x), dtype, 0)
+cdef fsm_array one_of_each(const fsm_call *call, cnp.ndarray a) noexcept:
+    """A contiguous array with an element for each slice of a call."""
+    return [cnp.PyArray_DATA(a), call.inner, 0, 1]
+
+
+cdef fsm_array first_of_each(const fsm_call *call, cnp.ndarray a) noexcept:
+    """A contiguous array with `k` elements for each slice of a call."""
+    return [cnp.PyArray_DATA(a), call.k * call.inner, call.inner, 1]
+
+
+cdef fsm_array same_for_all(cnp.ndarray a) noexcept:
+    """A contiguous array with an element for each place along the axis of a call."""
+    return [cnp.PyArray_DATA(a), 0, 1, 0]
+
+
+cdef cnp.ndarray new_slices(cnp.ndarray x, axis, int dtype):
+    """A new array with an element for each slice of x along this axis."""
+    cdef cnp.npy_intp[MAX_NDIM] shape
+    cdef int ndim = cnp.PyArray_NDIM(x), place = from_the_front(axis, ndim), i
+    for i in range(ndim - 1):
+        shape[i] = cnp.PyArray_DIM(x, i if i < place else i + 1)
+    return cnp.PyArray_EMPTY(ndim - 1, shape, dtype, 0)
 
 
 cdef cnp.ndarray new_like(cnp.ndarray x):
@@ -886,8 +925,10 @@ cdef array_or_scalar(cnp.ndarray result):
     return result[()] if cnp.PyArray_NDIM(result) == 0 else result
 
 
-cdef cnp.ndarray labels_of_rows(target, cnp.ndarray logits, bint ignores, ignore_index):
-    """Integers that are a class for each row, or -1 where it `ignores` them; else None.
+cdef cnp.ndarray labels_of_slices(
+    target, cnp.ndarray logits, axis, bint ignores, ignore_index
+):
+    """Integers that are a class for each slice, or -1 where it `ignores` them; else None.
 
     Always a copy: what has been found to be in range must stay so, whatever other threads write.
     """
@@ -895,7 +936,7 @@ cdef cnp.ndarray labels_of_rows(target, cnp.ndarray logits, bint ignores, ignore
     cdef cnp.npy_int64 *label
     cdef cnp.npy_int64 ignored
     cdef cnp.npy_intp classes, i
-    cdef int axis
+    cdef int place = from_the_front(axis, cnp.PyArray_NDIM(logits)), k
     target = array_of_list(target)
     if not cnp.PyArray_CheckExact(target):
         return None
@@ -906,8 +947,8 @@ cdef cnp.ndarray labels_of_rows(target, cnp.ndarray logits, bint ignores, ignore
         or cnp.PyArray_NDIM(labels) != cnp.PyArray_NDIM(logits) - 1
     ):
         return None
-    for axis in range(cnp.PyArray_NDIM(labels)):
-        if cnp.PyArray_DIM(labels, axis) != cnp.PyArray_DIM(logits, axis):
+    for k in range(cnp.PyArray_NDIM(labels)):
+        if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(logits, k if k < place else k + 1):
             return None
     if type(ignore_index) is not int or not -(2**63) <= ignore_index < 2**63:
         return None
@@ -915,7 +956,7 @@ cdef cnp.ndarray labels_of_rows(target, cnp.ndarray logits, bint ignores, ignore
     labels = cnp.PyArray_FROM_OTF(
         labels, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
     )
-    classes = cnp.PyArray_DIM(logits, cnp.PyArray_NDIM(logits) - 1)
+    classes = cnp.PyArray_DIM(logits, place)
     label = <cnp.npy_int64 *> cnp.PyArray_DATA(labels)
     for i in range(cnp.PyArray_SIZE(labels)):
         if ignores and label[i] == ignored:
@@ -958,7 +999,7 @@ cdef double divisor_of_mean(fsm_call *call):
     """
     cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
     cdef double *weight = <double *> call.weight.data
-    cdef cnp.npy_intp count = call.outer, counted = 0, i
+    cdef cnp.npy_intp count = call.outer * call.inner, counted = 0, i
     cdef cnp.ndarray of_labels
     cdef double *of_label
     cdef double divisor, factor, rest
@@ -994,19 +1035,21 @@ cdef scalar_like(cnp.ndarray x, double value):
     return cnp.PyArray_ToScalar(&value, x)
 
 
-cdef void nll_losses(const real *rows, const fsm_call *call, floating *losses) noexcept:
+cdef void nll_losses(const real *log_probs, const fsm_call *call, floating *losses) noexcept:
     """The losses of log-probabilities."""
     cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
     cdef const double *weight = <const double *> call.weight.data
     cdef double loss, of_label
-    cdef size_t i
-    for i in range(call.outer):
-        loss = 0
-        if label[i] >= 0:
-            loss -= rows[i * call.length + label[i]]
-            of_label = 1 if weight is NULL else weight[label[i]]
-            loss = 0 if of_label == 0 and isinf(loss) else of_label * loss
-        losses[i] = <floating> loss
+    cdef size_t outer, inner, i = 0
+    for outer in range(call.outer):
+        for inner in range(call.inner):
+            loss = 0
+            if label[i] >= 0:
+                loss -= log_probs[(outer * call.length + label[i]) * call.inner + inner]
+                of_label = 1 if weight is NULL else weight[label[i]]
+                loss = 0 if of_label == 0 and isinf(loss) else of_label * loss
+            losses[i] = <floating> loss
+            i += 1
 
 
 cdef double total(cnp.ndarray values):

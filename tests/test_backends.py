@@ -238,10 +238,12 @@ def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
     grad = PLAIN if out is None else np.ones_like(PLAIN)
     assert kernels.softmax_backward_lane(grad, x, axis, out) is None
     assert kernels.log_softmax_backward_lane(grad, x, axis, out) is None
+    if case in SOON_PLAIN:
+        return
     assert kernels.softmax_logsumexp_lane(x, axis, out) is None
     if out is None:
         labels = np.zeros(3, np.int64)
-        assert case in SOON_PLAIN or quick(kernels, "logsumexp")(x, axis) is LEFT
+        assert quick(kernels, "logsumexp")(x, axis) is LEFT
         assert kernels.predict_lane(x, axis, True) is None
         assert kernels.top_k_lane(x, 2, axis, False) is None
         for target in labels, x:
@@ -650,61 +652,88 @@ def assert_all_identical(got, wanted):
         assert_identical(one, other)
 
 
+class WithoutLanes:
+    """Kernels that leave every call to the general way."""
+
+    def __init__(self, kernels):
+        self._kernels = kernels
+
+    def __getattr__(self, name):
+        return (lambda *_: None) if name.endswith("_lane") else getattr(self._kernels, name)
+
+
 @pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
 @pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name, dtype):
+@pytest.mark.parametrize("shape", [(2, 3, 50), (3, 50), (50,)])
+def test_the_lanes_of_decisions_and_losses_give_what_the_general_way_gives(name, dtype, shape):
     kernels = _backend.get(name)
-    functions = Functions(kernels)
-    cube = np.random.default_rng(0).normal(0.0, 5.0, (2, 3, 50)).astype(dtype)
-    of_cube = cube, np.arange(6).reshape(2, 3)
-    for x, labels in (of_cube, (cube[0], LABELS), (cube[0, 0], np.array(7))):
-        wide = np.zeros((*x.shape[:-1], 51), dtype)[..., :-1]
-        wide[...] = x  # and so not plain
-        assert_all_identical(
-            kernels.predict_lane(x, -1, True), functions.predict(wide, return_confidence=True)
-        )
+    functions = Functions(WithoutLanes(kernels))
+    rows = np.random.default_rng(0).normal(0.0, 5.0, shape).astype(dtype)
+    labels = np.arange(rows.size // 50).reshape(shape[:-1])
+    # Weights of few digits, whose sum is exact in any order.
+    weights = None, np.zeros(50), np.arange(50) / 16, np.ldexp(np.arange(1.0, 51), -1070)
+    ignored = -100, 1, int(labels.flat[0])  # none of them, one of them, or the first
+    for axis in range(len(shape)):
+        x = np.ascontiguousarray(np.moveaxis(rows, -1, axis))
+        wanted = functions.predict(x, axis, return_confidence=True)
+        assert_all_identical(kernels.predict_lane(x, axis - x.ndim, True), wanted)
         for k, log in itertools.product((1, 3, 50), (False, True)):
-            assert_all_identical(
-                kernels.top_k_lane(x, k, -1, log), functions.top_k(wide, k, log=log)
-            )
-        # Weights of few digits, whose sum is exact in any order.
-        weights = None, np.zeros(50), np.arange(50) / 16, np.ldexp(np.arange(1.0, 51), -1070)
-        ignored = -100, 3, int(labels.flat[0])  # none of them, one of them, or the first
+            wanted = functions.top_k(x, k, axis, log=log)
+            assert_all_identical(kernels.top_k_lane(x, k, axis, log), wanted)
         for weight, ignore_index, reduction in itertools.product(
             weights, ignored, ("mean", "sum", "none")
         ):
-            got = kernels.nll_loss_lane(x, labels, weight, -1, ignore_index, reduction)
-            options = {"ignore_index": ignore_index, "reduction": reduction}
-            assert_all_identical([got], [functions.nll_loss(wide, labels, weight, **options)])
+            options = {"axis": axis, "ignore_index": ignore_index, "reduction": reduction}
+            wanted = functions.nll_loss(x, labels, weight, **options)
+            got = kernels.nll_loss_lane(x, labels, weight, axis, ignore_index, reduction)
+            assert_all_identical([got], [wanted])
             for target, smoothing in itertools.product(
-                (labels, functions.softmax(wide, -1)), (0.0, 0.1)
+                (labels, functions.softmax(x, axis)), (0.0, 0.1)
             ):
-                plain = np.array(target, order="C")
-                got = kernels.cross_entropy_lane(
-                    x, plain, weight, x.ndim - 1, ignore_index, smoothing, reduction, True
-                )
                 wanted = functions.cross_entropy(
-                    wide, target, weight, **options, label_smoothing=smoothing, return_grad=True
+                    x, target, weight, **options, label_smoothing=smoothing, return_grad=True
+                )
+                got = kernels.cross_entropy_lane(
+                    x, target, weight, axis, ignore_index, smoothing, reduction, True
                 )
                 assert_all_identical(got, wanted)
-        if x.ndim == 2:
-            for factor, weight in itertools.product((None, 2.5), (None, np.array([0.0, 3.0, 0.1]))):
-                assert_all_identical(
-                    kernels.softmax_grad_hess_lane(x, labels, weight, factor),
-                    functions.softmax_grad_hess(wide, labels, weight, factor=factor),
-                )
-        wanted = functions.softmax_logsumexp(wide)
-        assert_all_identical(kernels.softmax_logsumexp_lane(x, -1, None), wanted)
+        wanted = functions.softmax_logsumexp(x, axis)
+        assert_all_identical(kernels.softmax_logsumexp_lane(x, axis, None), wanted)
         for source, out in ((x, np.zeros_like(x)), [x.copy()] * 2):
-            got = kernels.softmax_logsumexp_lane(source, -1, out)
+            got = kernels.softmax_logsumexp_lane(source, axis, out)
             assert got[0] is out
             assert_all_identical(got, wanted)
         grad = np.ones_like(x)
         for function in ("softmax_backward", "log_softmax_backward"):
-            wanted = getattr(functions, function)(grad, wide)
+            wanted = getattr(functions, function)(grad, x, axis)
             lane = getattr(kernels, f"{function}_lane")
-            np.testing.assert_array_equal(lane(grad, x, -1, None), wanted)
+            np.testing.assert_array_equal(lane(grad, x, axis, None), wanted)
             for out in (np.zeros_like(x), x.copy()):
-                assert lane(grad, x, -1, out) is out
+                assert lane(grad, x, axis, out) is out
                 np.testing.assert_array_equal(out, wanted)
+    if len(shape) == 2:
+        for factor, weight in itertools.product((None, 2.5), (None, np.array([0.0, 3.0, 0.1]))):
+            assert_all_identical(
+                kernels.softmax_grad_hess_lane(rows, labels, weight, factor),
+                functions.softmax_grad_hess(rows, labels, weight, factor=factor),
+            )
+
+
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("make", [np.ndarray.tolist, lambda x: np.repeat(x, 2, 1)[:, ::2]])
+def test_the_lanes_of_decisions_and_losses_take_what_is_soon_plain(name, make):
+    kernels, x = _backend.get(name), make(PLAIN)
+
+    def results(x):
+        return (
+            *kernels.predict_lane(x, -1, True),
+            *kernels.top_k_lane(x, 2, -1, False),
+            *kernels.cross_entropy_lane(x, LABELS, None, -1, 9, 0.0, "mean", True),
+            kernels.nll_loss_lane(x, LABELS, None, -1, 9, "mean"),
+            *kernels.softmax_logsumexp_lane(x, -1, None),
+            *kernels.softmax_grad_hess_lane(x, LABELS, None, None),
+        )
+
+    assert_all_identical(results(x), results(PLAIN))

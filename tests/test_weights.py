@@ -273,3 +273,9 @@ def test_a_phase_as_weight(api):
     a, phi = np.array([1.0, 2.0, 3.0]), np.array([0.1, -0.5, 2.0])
     weighted = api.logsumexp(a, b=np.exp(1j * phi))
     np.testing.assert_allclose(weighted, scipy.special.logsumexp(a + 1j * phi), rtol=1e-14)
+
+
+def test_one_weight_for_the_last_axis_stands_for_all_places_of_another(api):
+    x = np.random.default_rng(0).normal(size=(3, 4, 1))
+    wanted = api.logsumexp(x, 1) + np.log(3.0)
+    np.testing.assert_allclose(api.logsumexp(x, 1, b=np.array([3.0])), wanted, rtol=1e-15)
