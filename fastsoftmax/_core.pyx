@@ -694,10 +694,13 @@ cdef plain_copy(x, asked):
 
 
 cdef soon_plain(x):
-    """A plain copy of a list or small array, if its results are of the copy's dtype; else x."""
+    """A plain copy of a list or small array of float32 or float64; else x."""
     if is_plain(x):
         return x
-    copy = plain_copy(array_of_list(x), None)
+    given = array_of_list(x)
+    if not cnp.PyArray_CheckExact(given):
+        return x
+    copy = plain_copy(given, None) if cnp.PyArray_ISFLOAT(given) else None
     return copy if is_plain(copy) else x
 
 
@@ -1036,20 +1039,23 @@ cdef scalar_like(cnp.ndarray x, double value):
 
 
 cdef void nll_losses(const real *log_probs, const fsm_call *call, floating *losses) noexcept:
-    """The losses of log-probabilities."""
+    """Minus the log-probabilities of the labels, times their weights."""
     cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
     cdef const double *weight = <const double *> call.weight.data
     cdef double loss, of_label
-    cdef size_t outer, inner, i = 0
-    for outer in range(call.outer):
-        for inner in range(call.inner):
+    cdef size_t outer = call.outer, inner = call.inner, step = 1, i = 0, o, k
+    if inner == 1:  # then let the rows be the inner loop
+        outer, inner, step = 1, outer, call.length
+    for o in range(outer):
+        for k in range(inner):
             loss = 0
             if label[i] >= 0:
-                loss -= log_probs[(outer * call.length + label[i]) * call.inner + inner]
+                loss -= log_probs[k * step + label[i] * call.inner]
                 of_label = 1 if weight is NULL else weight[label[i]]
                 loss = 0 if of_label == 0 and isinf(loss) else of_label * loss
             losses[i] = <floating> loss
             i += 1
+        log_probs += call.length * call.inner
 
 
 cdef double total(cnp.ndarray values):
@@ -1060,19 +1066,17 @@ cdef double total(cnp.ndarray values):
 
 
 cdef double sum_of(const floating *values, Py_ssize_t size) noexcept:
-    # Four sums side by side, each as head + tail, with what additions have rounded off in the tail.
-    cdef double[4] head = [0, 0, 0, 0]
-    cdef double[4] tail = [0, 0, 0, 0]
-    cdef Py_ssize_t i, k
-    for i in range(0, size - 3, 4):
-        for k in range(4):
-            add(&head[k], &tail[k], values[i + k])
-    for i in range(size - size % 4, size):
-        add(&head[0], &tail[0], values[i])
-    for k in range(1, 4):
-        add(&head[0], &tail[0], head[k])
-        tail[0] += tail[k]
-    return head[0] + tail[0] if isfinite(head[0]) else head[0]
+    # Head + tail, with what additions have rounded off in the tail; two sums side by side.
+    cdef double head = 0, tail = 0, other_head = 0, other_tail = 0
+    cdef Py_ssize_t i
+    for i in range(0, size - 1, 2):
+        add(&head, &tail, values[i])
+        add(&other_head, &other_tail, values[i + 1])
+    if size % 2:
+        add(&head, &tail, values[size - 1])
+    add(&head, &tail, other_head)
+    tail += other_tail
+    return head + tail if isfinite(head) else head
 
 
 cdef inline void add(double *head, double *tail, double value) noexcept:
