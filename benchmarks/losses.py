@@ -3,8 +3,9 @@
     python benchmarks/losses.py [--json FILE] [--record]
 
 As in compare.py, the contestants take turns within one process, and all figures are medians. Each
-function is called with an array of logits, a label for each row (or its probabilities) and, for a
-backward function, a gradient; all of them use one thread. --record puts the figures into docs/.
+function is called with an array of logits, a label for each slice (or its probabilities) and, for a
+backward function, a gradient; all of them use one thread. PyTorch's losses take the classes along
+axis 1, which for rows is the last. --record puts the figures into docs/.
 """
 
 import argparse
@@ -32,8 +33,23 @@ K, MANY = 10, 1000
 SMOOTHING = 0.1
 
 
-def labels_of(x: Any) -> Any:
-    return np.random.default_rng(1).integers(x.shape[1], size=x.shape[0])
+IGNORED = -100
+"""What every third label is, where some are ignored."""
+
+
+def labels_of(x: Any, axis: int) -> Any:
+    slices = np.delete(x.shape, axis)
+    return np.random.default_rng(1).integers(x.shape[axis], size=slices)
+
+
+def some_labels_of(x: Any, axis: int) -> Any:
+    labels = labels_of(x, axis)
+    labels.flat[::3] = IGNORED
+    return labels
+
+
+def weights_of(x: Any, axis: int) -> Any:
+    return np.random.default_rng(3).uniform(0.5, 2.0, x.shape[axis]).astype(x.dtype)
 
 
 def probabilities_of(x: Any) -> Any:
@@ -49,32 +65,38 @@ def ours(backend: str) -> Contestant:
 
     def prepare(function: str, x: Any, axis: int) -> Callable[[], Any]:
         with_grad = function.endswith(" with gradient")
-        loss = functools.partial(functions.cross_entropy, x, return_grad=with_grad)
+        loss = functools.partial(functions.cross_entropy, x, axis=axis, return_grad=with_grad)
         match function.removesuffix(" with gradient"):
             case "predict":
-                return lambda: functions.predict(x)
+                return lambda: functions.predict(x, axis)
             case "predict with confidence":
-                return lambda: functions.predict(x, return_confidence=True)
+                return lambda: functions.predict(x, axis, return_confidence=True)
             case "top_k" | "top_k of 1000":
-                return functools.partial(functions.top_k, x, K if function == "top_k" else MANY)
+                k = K if function == "top_k" else MANY
+                return functools.partial(functions.top_k, x, k, axis)
             case "softmax_backward" | "log_softmax_backward":
-                y = getattr(functions, function.removesuffix("_backward"))(x, -1)
-                out = np.zeros_like(x)
-                return functools.partial(getattr(functions, function), gradient_of(x), y, out=out)
+                y = getattr(functions, function.removesuffix("_backward"))(x, axis)
+                backward, grad = getattr(functions, function), gradient_of(x)
+                return functools.partial(backward, grad, y, axis, out=np.zeros_like(x))
             case "softmax_grad_hess":
-                return functools.partial(functions.softmax_grad_hess, x, labels_of(x))
+                return functools.partial(functions.softmax_grad_hess, x, labels_of(x, axis))
             case "softmax_logsumexp":
-                return functools.partial(functions.softmax_logsumexp, x, out=np.zeros_like(x))
+                out = np.zeros_like(x)
+                return functools.partial(functions.softmax_logsumexp, x, axis, out=out)
             case "logsumexp with weights":
                 return functools.partial(functions.logsumexp, x, axis, probabilities_of(x))
             case "label smoothing":
-                return functools.partial(loss, labels_of(x), label_smoothing=SMOOTHING)
+                return functools.partial(loss, labels_of(x, axis), label_smoothing=SMOOTHING)
+            case "class weights":
+                return functools.partial(loss, labels_of(x, axis), weights_of(x, axis))
+            case "ignored labels":
+                return functools.partial(loss, some_labels_of(x, axis), ignore_index=IGNORED)
             case "probability targets":
                 return functools.partial(loss, probabilities_of(x))
             case "cross_entropy":
-                return functools.partial(loss, labels_of(x))
+                return functools.partial(loss, labels_of(x, axis))
             case "nll_loss":
-                return functools.partial(functions.nll_loss, x, labels_of(x))
+                return functools.partial(functions.nll_loss, x, labels_of(x, axis), axis=axis)
         raise ValueError(function)
 
     return prepare
@@ -111,7 +133,7 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
     import torch
 
     torch.set_num_threads(1)
-    logits, labels = torch.from_numpy(x), torch.from_numpy(labels_of(x))
+    logits, labels = torch.from_numpy(x), torch.from_numpy(labels_of(x, axis))
     softmax, out = torch.softmax, torch.from_numpy(np.zeros_like(x))
 
     def backward(kernel: Callable[..., Any], y: Any, place: str) -> Callable[[], Any]:
@@ -124,8 +146,8 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
         y[torch.arange(len(y)), labels] -= 1
         return y, hess
 
-    def loss(target: Any, smoothing: float = 0.0) -> Callable[[], Any]:
-        of = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
+    def loss(target: Any, **options: Any) -> Callable[[], Any]:
+        of = functools.partial(torch.nn.functional.cross_entropy, **options)
 
         def forward_and_backward() -> Any:
             leaf = logits.detach().requires_grad_()
@@ -141,7 +163,7 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
             return lambda: softmax(logits, axis).max(axis)
         case "top_k" | "top_k of 1000":
             k = K if function == "top_k" else MANY
-            return lambda: softmax(logits, axis).topk(k)
+            return lambda: softmax(logits, axis).topk(k, axis)
         case "softmax_backward":
             return backward(torch._softmax_backward_data, softmax(logits, axis), "grad_input")
         case "log_softmax_backward":
@@ -155,7 +177,11 @@ def pytorch(function: str, x: Any, axis: int) -> Callable[[], Any]:
             weights = torch.from_numpy(probabilities_of(x))
             return lambda: torch.logsumexp(logits + weights.log(), axis)
         case "label smoothing":
-            return loss(labels, SMOOTHING)
+            return loss(labels, label_smoothing=SMOOTHING)
+        case "class weights":
+            return loss(labels, weight=torch.from_numpy(weights_of(x, axis)))
+        case "ignored labels":
+            return loss(torch.from_numpy(some_labels_of(x, axis)), ignore_index=IGNORED)
         case "probability targets":
             return loss(torch.from_numpy(probabilities_of(x)))
         case "cross_entropy":

@@ -72,7 +72,37 @@ _NO_SLOWER = [
     ),
     *(
         Work(function, "float32", (10_000, 10), -1)
-        for function in ("predict with confidence", "cross_entropy", "softmax_grad_hess")
+        for function in (
+            "predict with confidence",
+            "top_k",
+            "cross_entropy",
+            "class weights",
+            "ignored labels",
+            "label smoothing",
+            "probability targets",
+            "nll_loss",
+            "softmax_backward",
+            "log_softmax_backward",
+            "softmax_grad_hess",
+            "softmax_logsumexp",
+        )
+    ),
+    Work("log_softmax_backward", "float32", (10_000, 2), -1),
+    *(
+        Work(function, "float32", (128, 1000), -1)
+        for function in ("class weights", "ignored labels", "class weights with gradient")
+    ),
+    *(
+        Work(function, "float32", (2, 10, 16, 16), 1)
+        for function in (
+            "predict with confidence",
+            "top_k",
+            "cross_entropy",
+            "class weights",
+            "cross_entropy with gradient",
+            "nll_loss",
+            "softmax_backward",
+        )
     ),
     *(
         Work(function, "float32", (4, 10), -1)
@@ -81,6 +111,8 @@ _NO_SLOWER = [
             "top_k",
             "cross_entropy",
             "cross_entropy with gradient",
+            "class weights",
+            "ignored labels",
             "probability targets",
             "nll_loss",
             "softmax_backward",
