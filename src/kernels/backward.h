@@ -231,7 +231,103 @@ static void log_softmax_backward_rows(const fsm_call *c) {
   }
 }
 
-static void softmax_backward(const fsm_call *c) { as_rows(c, softmax_backward_rows); }
-static void log_softmax_backward(const fsm_call *c) { as_rows(c, log_softmax_backward_rows); }
+/* Columns of a call that are worked on side by side, where there are so few classes that what is
+ * read twice stays in the first-level cache: whole lines of it, or a vector. */
+typedef struct {
+  const fsm_call *call;
+  const storage *y, *grad;
+  storage *out;
+} few_classes;
+
+enum { LINE_VECTORS = FSM_COLUMNS / LANES };
+
+/* `width` columns of class l, `v` vectors further on. */
+FSM_INLINE vec y_at(const few_classes *f, size_t l, size_t v, const size_t width) {
+  return load_or_0(f->y + (ptrdiff_t)l * f->call->x.length + v * LANES, 0, width);
+}
+FSM_INLINE vec grad_at(const few_classes *f, size_t l, size_t v, const size_t width) {
+  return load_or_0(f->grad + (ptrdiff_t)l * f->call->other.length + v * LANES, 0, width);
+}
+FSM_INLINE void store_at(const few_classes *f, size_t l, size_t v, const size_t width, vec result) {
+  storage *out = f->out + (ptrdiff_t)l * f->call->out.length + v * LANES;
+  line_store(NULL, out, 0, width, result, 0, false);
+}
+
+typedef void columns_backward(const few_classes *f, const exp_frame *frame, const size_t vectors,
+                              const size_t width);
+
+FSM_INLINE void softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+                                         const size_t vectors, const size_t width) {
+  (void)frame;
+  wide sum[LINE_VECTORS];
+  vec inner[LINE_VECTORS];
+  for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
+  for (size_t l = 0; l < f->call->length; l++)
+    for (size_t v = 0; v < vectors; v++)
+      sum[v] =
+          wide_add_products(sum[v], widen(grad_at(f, l, v, width)), widen(y_at(f, l, v, width)));
+  for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(wide_end(sum[v]));
+  for (size_t l = 0; l < f->call->length; l++)
+    for (size_t v = 0; v < vectors; v++) {
+      vec y = y_at(f, l, v, width), grad = grad_at(f, l, v, width);
+      store_at(f, l, v, width, softmax_gradient_of(y, grad, inner[v]));
+    }
+}
+
+FSM_INLINE void log_softmax_backward_block(const few_classes *f, const log_softmax_gradients *g,
+                                           size_t l, const size_t count, size_t v,
+                                           const size_t width) {
+  vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
+  for (size_t k = 0; k < count; k++) {
+    log_y[k] = y_at(f, l + k, v, width);
+    grad[k] = grad_at(f, l + k, v, width);
+  }
+  log_softmax_gradients_of(result, g, log_y, grad, count);
+  for (size_t k = 0; k < count; k++) store_at(f, l + k, v, width, result[k]);
+}
+
+FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+                                             const size_t vectors, const size_t width) {
+  log_softmax_gradients g[LINE_VECTORS];
+  for (size_t v = 0; v < vectors; v++) {
+    wide sum = wide_zero();
+    for (size_t l = 0; l < f->call->length; l++)
+      sum = wide_add_doubles(sum, widen(grad_at(f, l, v, width)));
+    g[v] = log_softmax_gradients_with(wide_end(sum), frame);
+  }
+  size_t l = 0;
+  for (; l + ROW_BLOCK <= f->call->length; l += ROW_BLOCK)
+    for (size_t v = 0; v < vectors; v++)
+      log_softmax_backward_block(f, &g[v], l, ROW_BLOCK, v, width);
+  for (; l < f->call->length; l++)
+    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 1, v, width);
+}
+
+FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backward *columns) {
+  if (c->inner == 1 || c->length > SHORT) {
+    as_rows(c, rows);
+    return;
+  }
+  tempering t = untempered();
+  exp_frame frame = frame_of(v_set1(0), &t);
+  for (size_t outer = 0; outer < c->outer; outer++)
+    for (size_t inner = 0; inner < c->inner;) {
+      size_t left = c->inner - inner, width = left < LANES ? left : LANES;
+      few_classes f = {c, elements_of(&c->x, outer, inner), elements_of(&c->other, outer, inner),
+                       elements_of(&c->out, outer, inner)};
+      if (left >= FSM_COLUMNS)
+        columns(&f, &frame, LINE_VECTORS, LANES);
+      else
+        columns(&f, &frame, 1, width);
+      inner += left >= FSM_COLUMNS ? FSM_COLUMNS : width;
+    }
+}
+
+static void softmax_backward(const fsm_call *c) {
+  backward(c, softmax_backward_rows, softmax_backward_columns);
+}
+static void log_softmax_backward(const fsm_call *c) {
+  backward(c, log_softmax_backward_rows, log_softmax_backward_columns);
+}
 
 #endif

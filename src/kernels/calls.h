@@ -10,19 +10,40 @@ static inline storage *elements_of(const fsm_array *a, size_t outer, size_t inne
                  : NULL;
 }
 
-/* Columns of an array to rows, `step` apart. */
+/* Columns of an array to rows, `step` apart, and back: by blocks of LANES times LANES, of which the
+ * last ones of a row reach into its padding. Whole lines of the cache are worked on together. */
 static void gather(const fsm_call *c, const storage *x, ptrdiff_t stride, size_t columns,
                    storage *rows, size_t step) {
-  for (size_t l = 0; l < c->length; l++)
-    for (size_t k = 0; k < columns; k++)
-      rows[k * step + l] = x[(ptrdiff_t)l * stride + (ptrdiff_t)k];
+  for (size_t l = 0; l < c->length; l += LANES) {
+    size_t left = c->length - l, k = 0;
+    for (; k + LANES <= columns; k += LANES) {
+      vec a[LANES];
+      for (size_t i = 0; i < LANES; i++)
+        a[i] = v_load(x + (ptrdiff_t)(i < left ? l + i : l) * stride + k);
+      v_transpose(a);
+      for (size_t i = 0; i < LANES; i++) v_store(rows + (k + i) * step + l, a[i]);
+    }
+    for (size_t i = 0; i < LANES && i < left; i++)
+      for (size_t j = k; j < columns; j++)
+        rows[j * step + l + i] = x[(ptrdiff_t)(l + i) * stride + (ptrdiff_t)j];
+  }
 }
 
 static void scatter(const fsm_call *c, storage *x, ptrdiff_t stride, size_t columns,
                     const storage *rows, size_t step) {
-  for (size_t l = 0; l < c->length; l++)
-    for (size_t k = 0; k < columns; k++)
-      x[(ptrdiff_t)l * stride + (ptrdiff_t)k] = rows[k * step + l];
+  for (size_t l = 0; l < c->length; l += LANES) {
+    size_t left = c->length - l, k = 0;
+    for (; k + LANES <= columns; k += LANES) {
+      vec a[LANES];
+      for (size_t i = 0; i < LANES; i++) a[i] = v_load(rows + (k + i) * step + l);
+      v_transpose(a);
+      for (size_t i = 0; i < LANES && i < left; i++)
+        v_store(x + (ptrdiff_t)(l + i) * stride + k, a[i]);
+    }
+    for (size_t i = 0; i < LANES && i < left; i++)
+      for (size_t j = k; j < columns; j++)
+        x[(ptrdiff_t)(l + i) * stride + (ptrdiff_t)j] = rows[j * step + l + i];
+  }
 }
 
 /* The array from a column on, whose columns are the rows. */

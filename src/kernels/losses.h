@@ -349,7 +349,55 @@ static bool may_be_certain(const slice *s, real maximum) {
   return s->call->label_smoothing != 0 || label < 0 || !(maximum - (real)s->x.x[label] >= 2);
 }
 
+/* The sums over the classes of distances from the maximum, times their weights if there are any. */
+static wide batch_distances(const group *g, const double *weight) {
+  vec max = load_lanes(g->max, g->count);
+  wide sum = wide_zero();
+  for (size_t i = 0; i < g->batch->first.length; i++) {
+    doubles distance = widen(v_sub(max, v_load_real(g->batch->columns[i])));
+    sum = wide_add_products(sum, doubles_set1(weight ? weight[i] : 1), distance);
+  }
+  return sum;
+}
+
+/* The loss of a label that is smoothed, from such a sum and that of the weights. */
+static double smoothed_loss(const parts *q, const known *n, double hi, double lo, double weights) {
+  double kept = weight_of(q->s->call, q->label) * q->keep[0];
+  double spread = q->spread[0] * hi + (q->spread[0] * lo + q->spread[1] * hi);
+  double distance = spread + kept * ((double)n->max - (double)q->s->x.x[q->label]);
+  return loss_of_sums(q, n, distance, (q->spread[0] * weights + q->spread[1] * weights) + kept);
+}
+
+/* Losses alone of the rows of a batch. */
+FSM_APART void label_losses_batch(const group *g, const tempering *t) {
+  double logs[LANES], distance[2][LANES], weights = 0;
+  slice s = group_slice(g, 0);
+  bool is_smoothed = s.call->label_smoothing != 0;
+  parts q = is_smoothed ? parts_of(&s, 0) : (parts){.s = &s};
+  if (is_smoothed) {
+    for (size_t i = 0; i < s.x.length; i++) weights += weight_of(s.call, i);
+    wide_store(batch_distances(g, q.weight), distance[0], distance[1]);
+  }
+  doubles_store(batch_log_of_sum(g->batch, load_lanes(g->max, g->count), t), logs);
+  for (size_t k = 0; k < g->count; k++) {
+    s = (slice){g->call, g->first + k, batch_row(g->batch, k), NULL, NULL, NULL};
+    known n = {.max = g->max[k], .log = logs[k]};
+    int64_t label = label_of(&s);
+    double loss = 0;
+    if (label >= 0) {
+      q.label = (size_t)label;
+      loss = is_smoothed ? smoothed_loss(&q, &n, distance[0][k], distance[1][k], weights)
+                         : part_of_loss(&n, s.x.x[q.label], weight_of(s.call, q.label));
+    }
+    *result_of(&s) = (storage)loss;
+  }
+}
+
 FSM_APART void label_losses_group(group *g, const tempering *t, const bool masked) {
+  if (g->batch && !g->call->out.data) {
+    label_losses_batch(g, t);
+    return;
+  }
   known n[LANES];
   for (size_t k = 0; k < g->count; k++) {
     slice s = group_slice(g, k);
