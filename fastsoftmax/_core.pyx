@@ -715,7 +715,7 @@ cdef bint is_in_order(cnp.ndarray a) noexcept:
 
 
 cdef whole_mask(where, cnp.ndarray x):
-    """A mask that has to be broadcast to the shape of x, in that shape; another `where` as it is."""
+    """A mask that may be broadcast to the shape of x, in that shape; any other `where` as it is."""
     cdef cnp.ndarray mask
     if (
         not cnp.PyArray_CheckExact(where)
@@ -1043,10 +1043,10 @@ cdef void nll_losses(const real *log_probs, const fsm_call *call, floating *loss
     cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
     cdef const double *weight = <const double *> call.weight.data
     cdef double loss, of_label
-    cdef size_t outer = call.outer, inner = call.inner, step = 1, i = 0, o, k
+    cdef size_t outer = call.outer, inner = call.inner, step = 1, i = 0, k
     if inner == 1:  # then let the rows be the inner loop
         outer, inner, step = 1, outer, call.length
-    for o in range(outer):
+    for _ in range(outer):
         for k in range(inner):
             loss = 0
             if label[i] >= 0:
