@@ -241,12 +241,12 @@ typedef struct {
 
 enum { LINE_VECTORS = FSM_COLUMNS / LANES };
 
-/* `width` columns of class l, `v` vectors further on. */
-FSM_INLINE vec y_at(const few_classes *f, size_t l, size_t v, const size_t width) {
-  return load_or_0(f->y + (ptrdiff_t)l * f->call->x.length + v * LANES, 0, width);
+/* Columns of class l, `v` vectors further on. */
+static inline const storage *y_from(const few_classes *f, size_t l, size_t v) {
+  return f->y + (ptrdiff_t)l * f->call->x.length + v * LANES;
 }
-FSM_INLINE vec grad_at(const few_classes *f, size_t l, size_t v, const size_t width) {
-  return load_or_0(f->grad + (ptrdiff_t)l * f->call->other.length + v * LANES, 0, width);
+static inline const storage *grad_from(const few_classes *f, size_t l, size_t v) {
+  return f->grad + (ptrdiff_t)l * f->call->other.length + v * LANES;
 }
 FSM_INLINE void store_at(const few_classes *f, size_t l, size_t v, const size_t width, vec result) {
   storage *out = f->out + (ptrdiff_t)l * f->call->out.length + v * LANES;
@@ -264,12 +264,12 @@ FSM_INLINE void softmax_backward_columns(const few_classes *f, const exp_frame *
   for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
   for (size_t l = 0; l < f->call->length; l++)
     for (size_t v = 0; v < vectors; v++)
-      sum[v] =
-          wide_add_products(sum[v], widen(grad_at(f, l, v, width)), widen(y_at(f, l, v, width)));
+      sum[v] = wide_add_products(sum[v], wide_load_or_0(grad_from(f, l, v), 0, width),
+                                 wide_load_or_0(y_from(f, l, v), 0, width));
   for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(wide_end(sum[v]));
   for (size_t l = 0; l < f->call->length; l++)
     for (size_t v = 0; v < vectors; v++) {
-      vec y = y_at(f, l, v, width), grad = grad_at(f, l, v, width);
+      vec y = load_or_0(y_from(f, l, v), 0, width), grad = load_or_0(grad_from(f, l, v), 0, width);
       store_at(f, l, v, width, softmax_gradient_of(y, grad, inner[v]));
     }
 }
@@ -279,8 +279,8 @@ FSM_INLINE void log_softmax_backward_block(const few_classes *f, const log_softm
                                            const size_t width) {
   vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
   for (size_t k = 0; k < count; k++) {
-    log_y[k] = y_at(f, l + k, v, width);
-    grad[k] = grad_at(f, l + k, v, width);
+    log_y[k] = load_or_0(y_from(f, l + k, v), 0, width);
+    grad[k] = load_or_0(grad_from(f, l + k, v), 0, width);
   }
   log_softmax_gradients_of(result, g, log_y, grad, count);
   for (size_t k = 0; k < count; k++) store_at(f, l + k, v, width, result[k]);
@@ -292,7 +292,7 @@ FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_fra
   for (size_t v = 0; v < vectors; v++) {
     wide sum = wide_zero();
     for (size_t l = 0; l < f->call->length; l++)
-      sum = wide_add_doubles(sum, widen(grad_at(f, l, v, width)));
+      sum = wide_add_doubles(sum, wide_load_or_0(grad_from(f, l, v), 0, width));
     g[v] = log_softmax_gradients_with(wide_end(sum), frame);
   }
   size_t l = 0;
