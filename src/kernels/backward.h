@@ -166,45 +166,100 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *fram
   }
 }
 
-/* Rows from `outer` on, LANES at most: returns how many. */
-FSM_APART size_t softmax_backward_batch(const fsm_call *c, size_t outer) {
+/* Slices that lie side by side, of so few classes that what is read twice stays in the first-level
+ * cache: columns of a call, whole lines of the cache or a vector of them, or the rows of a batch.
+ */
+typedef struct {
+  size_t length;
+  const storage *y, *grad;
+  storage *out;
+  ptrdiff_t y_stride, grad_stride, out_stride; /* from one class to the next */
+} few_classes;
+
+enum { LINE_VECTORS = FSM_COLUMNS / LANES };
+
+/* Those of class l, `v` vectors further on. */
+static inline const storage *y_from(const few_classes *f, size_t l, size_t v) {
+  return f->y + (ptrdiff_t)l * f->y_stride + v * LANES;
+}
+static inline const storage *grad_from(const few_classes *f, size_t l, size_t v) {
+  return f->grad + (ptrdiff_t)l * f->grad_stride + v * LANES;
+}
+FSM_INLINE void store_at(const few_classes *f, size_t l, size_t v, const size_t width, vec result) {
+  storage *out = f->out + (ptrdiff_t)l * f->out_stride + v * LANES;
+  line_store(NULL, out, 0, width, result, 0, false);
+}
+
+typedef void columns_backward(const few_classes *f, const exp_frame *frame, const size_t vectors,
+                              const size_t width);
+
+FSM_INLINE void softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+                                         const size_t vectors, const size_t width) {
+  (void)frame;
+  wide sum[LINE_VECTORS];
+  vec inner[LINE_VECTORS];
+  for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
+  for (size_t l = 0; l < f->length; l++)
+    for (size_t v = 0; v < vectors; v++)
+      sum[v] = wide_add_products(sum[v], wide_load_or_0(grad_from(f, l, v), 0, width),
+                                 wide_load_or_0(y_from(f, l, v), 0, width));
+  for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(wide_end(sum[v]));
+  for (size_t l = 0; l < f->length; l++)
+    for (size_t v = 0; v < vectors; v++) {
+      vec y = load_or_0(y_from(f, l, v), 0, width), grad = load_or_0(grad_from(f, l, v), 0, width);
+      store_at(f, l, v, width, softmax_gradient_of(y, grad, inner[v]));
+    }
+}
+
+FSM_INLINE void log_softmax_backward_block(const few_classes *f, const log_softmax_gradients *g,
+                                           size_t l, const size_t count, size_t v,
+                                           const size_t width) {
+  vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
+  for (size_t k = 0; k < count; k++) {
+    log_y[k] = load_or_0(y_from(f, l + k, v), 0, width);
+    grad[k] = load_or_0(grad_from(f, l + k, v), 0, width);
+  }
+  log_softmax_gradients_of(result, g, log_y, grad, count);
+  for (size_t k = 0; k < count; k++) store_at(f, l + k, v, width, result[k]);
+}
+
+FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+                                             const size_t vectors, const size_t width) {
+  log_softmax_gradients g[LINE_VECTORS];
+  for (size_t v = 0; v < vectors; v++) {
+    wide sum = wide_zero();
+    for (size_t l = 0; l < f->length; l++)
+      sum = wide_add_doubles(sum, wide_load_or_0(grad_from(f, l, v), 0, width));
+    g[v] = log_softmax_gradients_with(wide_end(sum), frame);
+  }
+  size_t l = 0;
+  for (; l + 2 <= f->length; l += 2)
+    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 2, v, width);
+  if (l < f->length)
+    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 1, v, width);
+}
+
+/* What a batch has as an array: where there are batches, its dtype is that of the work. */
+static inline storage *columns_of_batch(batch *b) { return (storage *)(void *)b->columns; }
+
+/* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */
+FSM_INLINE size_t backward_batch(const fsm_call *c, size_t outer, const exp_frame *frame,
+                                 columns_backward *columns) {
   batch y, grad;
   call_batch(&y, c, &c->x, outer);
   call_batch(&grad, c, &c->other, outer);
-  wide sum = wide_zero();
-  for (size_t i = 0; i < c->length; i++) {
-    vec of_grad = v_load_real(grad.columns[i]), of_y = v_load_real(y.columns[i]);
-    sum = wide_add_products(sum, widen(of_grad), widen(of_y));
-  }
-  vec inner = wide_value(wide_end(sum));
-  for (size_t i = 0; i < c->length; i++) {
-    vec of_grad = v_load_real(grad.columns[i]), of_y = v_load_real(y.columns[i]);
-    v_store_real(grad.columns[i], softmax_gradient_of(of_y, of_grad, inner));
-  }
+  storage *of_y = columns_of_batch(&y), *of_grad = columns_of_batch(&grad);
+  few_classes f = {c->length, of_y, of_grad, of_grad, LANES, LANES, LANES};
+  columns(&f, frame, 1, LANES);
   store_batch(&grad, c, outer);
   return grad.count;
 }
-
+FSM_APART size_t softmax_backward_batch(const fsm_call *c, size_t outer) {
+  return backward_batch(c, outer, NULL, softmax_backward_columns);
+}
 FSM_APART size_t log_softmax_backward_batch(const fsm_call *c, size_t outer,
                                             const exp_frame *frame) {
-  batch log_y, grad;
-  call_batch(&log_y, c, &c->x, outer);
-  call_batch(&grad, c, &c->other, outer);
-  wide sum = wide_zero();
-  for (size_t i = 0; i < c->length; i++)
-    sum = wide_add_doubles(sum, widen(v_load_real(grad.columns[i])));
-  log_softmax_gradients g = log_softmax_gradients_with(wide_end(sum), frame);
-  for (size_t i = 0; i < c->length; i += 2) { /* there is a column more, if they are odd */
-    vec x[2], of_grad[2], result[2];
-    for (size_t k = 0; k < 2; k++) {
-      x[k] = v_load_real(log_y.columns[i + k]);
-      of_grad[k] = v_load_real(grad.columns[i + k]);
-    }
-    log_softmax_gradients_of(result, &g, x, of_grad, 2);
-    for (size_t k = 0; k < 2; k++) v_store_real(grad.columns[i + k], result[k]);
-  }
-  store_batch(&grad, c, outer);
-  return grad.count;
+  return backward_batch(c, outer, frame, log_softmax_backward_columns);
 }
 
 static void softmax_backward_rows(const fsm_call *c) {
@@ -231,78 +286,6 @@ static void log_softmax_backward_rows(const fsm_call *c) {
   }
 }
 
-/* Columns of a call that are worked on side by side, where there are so few classes that what is
- * read twice stays in the first-level cache: whole lines of it, or a vector. */
-typedef struct {
-  const fsm_call *call;
-  const storage *y, *grad;
-  storage *out;
-} few_classes;
-
-enum { LINE_VECTORS = FSM_COLUMNS / LANES };
-
-/* Columns of class l, `v` vectors further on. */
-static inline const storage *y_from(const few_classes *f, size_t l, size_t v) {
-  return f->y + (ptrdiff_t)l * f->call->x.length + v * LANES;
-}
-static inline const storage *grad_from(const few_classes *f, size_t l, size_t v) {
-  return f->grad + (ptrdiff_t)l * f->call->other.length + v * LANES;
-}
-FSM_INLINE void store_at(const few_classes *f, size_t l, size_t v, const size_t width, vec result) {
-  storage *out = f->out + (ptrdiff_t)l * f->call->out.length + v * LANES;
-  line_store(NULL, out, 0, width, result, 0, false);
-}
-
-typedef void columns_backward(const few_classes *f, const exp_frame *frame, const size_t vectors,
-                              const size_t width);
-
-FSM_INLINE void softmax_backward_columns(const few_classes *f, const exp_frame *frame,
-                                         const size_t vectors, const size_t width) {
-  (void)frame;
-  wide sum[LINE_VECTORS];
-  vec inner[LINE_VECTORS];
-  for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
-  for (size_t l = 0; l < f->call->length; l++)
-    for (size_t v = 0; v < vectors; v++)
-      sum[v] = wide_add_products(sum[v], wide_load_or_0(grad_from(f, l, v), 0, width),
-                                 wide_load_or_0(y_from(f, l, v), 0, width));
-  for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(wide_end(sum[v]));
-  for (size_t l = 0; l < f->call->length; l++)
-    for (size_t v = 0; v < vectors; v++) {
-      vec y = load_or_0(y_from(f, l, v), 0, width), grad = load_or_0(grad_from(f, l, v), 0, width);
-      store_at(f, l, v, width, softmax_gradient_of(y, grad, inner[v]));
-    }
-}
-
-FSM_INLINE void log_softmax_backward_block(const few_classes *f, const log_softmax_gradients *g,
-                                           size_t l, const size_t count, size_t v,
-                                           const size_t width) {
-  vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
-  for (size_t k = 0; k < count; k++) {
-    log_y[k] = load_or_0(y_from(f, l + k, v), 0, width);
-    grad[k] = load_or_0(grad_from(f, l + k, v), 0, width);
-  }
-  log_softmax_gradients_of(result, g, log_y, grad, count);
-  for (size_t k = 0; k < count; k++) store_at(f, l + k, v, width, result[k]);
-}
-
-FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_frame *frame,
-                                             const size_t vectors, const size_t width) {
-  log_softmax_gradients g[LINE_VECTORS];
-  for (size_t v = 0; v < vectors; v++) {
-    wide sum = wide_zero();
-    for (size_t l = 0; l < f->call->length; l++)
-      sum = wide_add_doubles(sum, wide_load_or_0(grad_from(f, l, v), 0, width));
-    g[v] = log_softmax_gradients_with(wide_end(sum), frame);
-  }
-  size_t l = 0;
-  for (; l + ROW_BLOCK <= f->call->length; l += ROW_BLOCK)
-    for (size_t v = 0; v < vectors; v++)
-      log_softmax_backward_block(f, &g[v], l, ROW_BLOCK, v, width);
-  for (; l < f->call->length; l++)
-    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 1, v, width);
-}
-
 FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backward *columns) {
   if (c->inner == 1 || c->length > SHORT) {
     as_rows(c, rows);
@@ -313,8 +296,13 @@ FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backw
   for (size_t outer = 0; outer < c->outer; outer++)
     for (size_t inner = 0; inner < c->inner;) {
       size_t left = c->inner - inner, width = left < LANES ? left : LANES;
-      few_classes f = {c, elements_of(&c->x, outer, inner), elements_of(&c->other, outer, inner),
-                       elements_of(&c->out, outer, inner)};
+      few_classes f = {c->length,
+                       elements_of(&c->x, outer, inner),
+                       elements_of(&c->other, outer, inner),
+                       elements_of(&c->out, outer, inner),
+                       c->x.length,
+                       c->other.length,
+                       c->out.length};
       if (left >= FSM_COLUMNS)
         columns(&f, &frame, LINE_VECTORS, LANES);
       else
