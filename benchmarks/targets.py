@@ -43,83 +43,90 @@ _WEIGHTED = [
     Work("logsumexp with weights", "float32", shape, -1)
     for shape in ((4, 10), (10_000, 10), (128, 1000))
 ]
+
+
+def _works(dtype: str, shape: tuple[int, ...], axis: int, *functions: str) -> list[Work]:
+    return [Work(function, dtype, shape, axis) for function in functions]
+
+
+_PARTS = (
+    "label smoothing",
+    "label smoothing with gradient",
+    "probability targets",
+    "probability targets with gradient",
+)
 _NO_SLOWER = [
     *_WEIGHTED,
-    *(
-        Work(function, "float32", shape, -1)
-        for function in (
-            "label smoothing",
-            "label smoothing with gradient",
-            "probability targets",
-            "probability targets with gradient",
-        )
-        for shape in ((128, 1000), (64, 32_000))
+    *_works("float32", (128, 1000), -1, *_PARTS),
+    *_works("float32", (64, 32_000), -1, *_PARTS),
+    *_works(
+        "float32",
+        (128, 1000),
+        -1,
+        "log_softmax_backward",
+        "softmax_grad_hess",
+        "softmax_logsumexp",
+        "class weights",
+        "ignored labels",
+        "class weights with gradient",
     ),
-    *(
-        Work(function, "float32", (128, 1000), -1)
-        for function in ("log_softmax_backward", "softmax_grad_hess", "softmax_logsumexp")
+    *_works("float32", (64, 128_000), -1, "top_k of 1000"),
+    *_works(
+        "float64",
+        (128, 1000),
+        -1,
+        "cross_entropy",
+        "label smoothing",
+        "probability targets",
+        "softmax_backward",
+        "log_softmax_backward",
     ),
-    Work("top_k of 1000", "float32", (64, 128_000), -1),
-    *(
-        Work(function, "float64", (128, 1000), -1)
-        for function in (
-            "cross_entropy",
-            "label smoothing",
-            "probability targets",
-            "softmax_backward",
-            "log_softmax_backward",
-        )
+    *_works(
+        "float32",
+        (10_000, 10),
+        -1,
+        "predict with confidence",
+        "top_k",
+        "cross_entropy",
+        "class weights",
+        "ignored labels",
+        "label smoothing",
+        "probability targets",
+        "nll_loss",
+        "softmax_backward",
+        "log_softmax_backward",
+        "softmax_grad_hess",
+        "softmax_logsumexp",
     ),
-    *(
-        Work(function, "float32", (10_000, 10), -1)
-        for function in (
-            "predict with confidence",
-            "top_k",
-            "cross_entropy",
-            "class weights",
-            "ignored labels",
-            "label smoothing",
-            "probability targets",
-            "nll_loss",
-            "softmax_backward",
-            "log_softmax_backward",
-            "softmax_grad_hess",
-            "softmax_logsumexp",
-        )
+    *_works("float32", (10_000, 2), -1, "log_softmax_backward"),
+    *_works(
+        "float32",
+        (2, 10, 16, 16),
+        1,
+        "predict with confidence",
+        "top_k",
+        "cross_entropy",
+        "class weights",
+        "cross_entropy with gradient",
+        "nll_loss",
+        "softmax_backward",
     ),
-    Work("log_softmax_backward", "float32", (10_000, 2), -1),
-    *(
-        Work(function, "float32", (128, 1000), -1)
-        for function in ("class weights", "ignored labels", "class weights with gradient")
-    ),
-    *(
-        Work(function, "float32", (2, 10, 16, 16), 1)
-        for function in (
-            "predict with confidence",
-            "top_k",
-            "cross_entropy",
-            "class weights",
-            "cross_entropy with gradient",
-            "nll_loss",
-            "softmax_backward",
-        )
-    ),
-    *(
-        Work(function, "float32", (4, 10), -1)
-        for function in (
-            "predict with confidence",
-            "top_k",
-            "cross_entropy",
-            "cross_entropy with gradient",
-            "class weights",
-            "ignored labels",
-            "probability targets",
-            "nll_loss",
-            "softmax_backward",
-            "log_softmax_backward",
-            "softmax_grad_hess",
-            "softmax_logsumexp",
-        )
+    *_works(
+        "float32",
+        (4, 10),
+        -1,
+        "predict with confidence",
+        "top_k",
+        "cross_entropy",
+        "cross_entropy with gradient",
+        "class weights",
+        "ignored labels",
+        "probability targets",
+        "nll_loss",
+        "softmax_backward",
+        "log_softmax_backward",
+        "softmax_grad_hess",
+        "softmax_logsumexp",
     ),
 ]
 LOSSES = (

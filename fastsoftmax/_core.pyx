@@ -657,6 +657,12 @@ cdef array_of_list(x):
         return x
 
 
+cdef cnp.ndarray exact_array(x):
+    """A list as an array, or x if it is exactly an ndarray; else None."""
+    x = array_of_list(x)
+    return x if cnp.PyArray_CheckExact(x) else None
+
+
 cdef bint is_plain_turned(x) noexcept:
     """Whether x is exactly an ndarray, native, and Fortran-contiguous but not C-contiguous."""
     return (
@@ -697,10 +703,8 @@ cdef soon_plain(x):
     """A plain copy of a list or small array of float32 or float64; else x."""
     if is_plain(x):
         return x
-    given = array_of_list(x)
-    if not cnp.PyArray_CheckExact(given):
-        return x
-    copy = plain_copy(given, None) if cnp.PyArray_ISFLOAT(given) else None
+    cdef cnp.ndarray given = exact_array(x)
+    copy = plain_copy(given, None) if given is not None and cnp.PyArray_ISFLOAT(given) else None
     return copy if is_plain(copy) else x
 
 
@@ -940,12 +944,10 @@ cdef cnp.ndarray labels_of_slices(
     cdef cnp.npy_int64 ignored
     cdef cnp.npy_intp classes, i
     cdef int place = from_the_front(axis, cnp.PyArray_NDIM(logits)), k
-    target = array_of_list(target)
-    if not cnp.PyArray_CheckExact(target):
-        return None
-    labels = target
+    labels = exact_array(target)
     if (
-        not cnp.PyArray_ISINTEGER(labels)
+        labels is None
+        or not cnp.PyArray_ISINTEGER(labels)
         or (cnp.PyArray_ISUNSIGNED(labels) and cnp.PyArray_ITEMSIZE(labels) > 4)
         or cnp.PyArray_NDIM(labels) != cnp.PyArray_NDIM(logits) - 1
     ):
@@ -975,12 +977,10 @@ cdef cnp.ndarray copied_weights(weight, cnp.npy_intp count):
     cdef const double *value
     cdef cnp.npy_intp i
     cdef bint is_wrong = False
-    weight = array_of_list(weight)
-    if not cnp.PyArray_CheckExact(weight):
-        return None
-    weights = weight
+    weights = exact_array(weight)
     if (
-        not cnp.PyArray_ISINTEGER(weights)
+        weights is None
+        or not cnp.PyArray_ISINTEGER(weights)
         and cnp.PyArray_TYPE(weights) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
         or cnp.PyArray_NDIM(weights) != 1
         or cnp.PyArray_DIM(weights, 0) != count
