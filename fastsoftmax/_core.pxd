@@ -42,10 +42,12 @@ cdef extern from "fastsoftmax.h":
         fsm_call_kernel *softmax_logsumexp
         fsm_call_kernel *cross_entropy_labels
         fsm_call_kernel *cross_entropy_probabilities
+        fsm_call_kernel *nll_loss
         fsm_call_kernel *softmax_grad_hess
         fsm_call_kernel *softmax_backward
         fsm_call_kernel *log_softmax_backward
         fsm_call_kernel *weighted_logsumexp
+        double (*sum)(const void *, size_t) noexcept nogil
         void (*to_float)(const void *, float *, size_t) noexcept nogil
         void (*from_float)(const float *, void *, size_t) noexcept nogil
 

@@ -358,7 +358,7 @@ cdef class Kernels:
                 return None
             kernel = self._of(logits).cross_entropy_labels
             call.label = one_of_each(&call, labels)
-            divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
+            divisor = self._divisor_of_mean(&call) if reduction == "mean" else 1.0
         losses = new_slices(logits, axis, cnp.PyArray_TYPE(logits))
         call.slices = one_of_each(&call, losses)
         call.label_smoothing = label_smoothing
@@ -370,7 +370,7 @@ cdef class Kernels:
         if reduction == "none":
             loss = array_or_scalar(losses)
         else:
-            loss = scalar_like(logits, total(losses) / divisor)
+            loss = scalar_like(logits, self._total(losses) / divisor)
         return (loss, grad) if with_grad else loss
 
     def nll_loss_lane(self, log_probs, target, weight, axis, ignore_index, reduction):
@@ -381,7 +381,6 @@ cdef class Kernels:
         cdef fsm_call call
         cdef cnp.ndarray labels, losses
         cdef double divisor
-        cdef int dtype
         log_probs = soon_plain(log_probs)
         if not begin_plain(&call, log_probs, axis) or not is_reduction(reduction):
             return None
@@ -394,24 +393,17 @@ cdef class Kernels:
         if labels is None:
             return None
         call.label = one_of_each(&call, labels)
-        divisor = divisor_of_mean(&call) if reduction == "mean" else 1.0
-        dtype = cnp.PyArray_TYPE(log_probs)
-        losses = new_slices(log_probs, axis, dtype if reduction == "none" else cnp.NPY_FLOAT64)
-        if cnp.PyArray_TYPE(losses) == cnp.NPY_FLOAT32:
-            nll_losses(
-                <const float *> call.x.data, &call, <float *> cnp.PyArray_DATA(losses)
+        divisor = self._divisor_of_mean(&call) if reduction == "mean" else 1.0
+        losses = new_slices(log_probs, axis, cnp.NPY_FLOAT64)
+        call.slices = one_of_each(&call, losses)
+        self._of(log_probs).nll_loss(&call)
+        if reduction != "none":
+            return scalar_like(log_probs, self._total(losses) / divisor)
+        return array_or_scalar(
+            cnp.PyArray_FROM_OTF(
+                losses, cnp.PyArray_TYPE(log_probs), cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_FORCECAST
             )
-        elif dtype == cnp.NPY_FLOAT32:
-            nll_losses(
-                <const float *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses)
-            )
-        else:
-            nll_losses(
-                <const double *> call.x.data, &call, <double *> cnp.PyArray_DATA(losses)
-            )
-        if reduction == "none":
-            return array_or_scalar(losses)
-        return scalar_like(log_probs, total(losses) / divisor)
+        )
 
     def softmax_grad_hess_lane(self, logits, target, weight, factor):
         """`softmax_grad_hess` of plain arrays; None for any other call."""
@@ -448,6 +440,40 @@ cdef class Kernels:
     def log_softmax_backward_lane(self, grad, log_y, axis, out):
         """`log_softmax_backward` of plain arrays along an axis; None for any other call."""
         return self._backward_lane(False, grad, log_y, axis, out)
+
+    cdef double _divisor_of_mean(self, fsm_call *call):
+        """The sum of the weights of the labels that are not ignored; NaN for nothing.
+
+        They are divided by the power of two that brings it near 1 beforehand, which changes no mean.
+        """
+        cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
+        cdef double *weight = <double *> call.weight.data
+        cdef cnp.npy_intp count = call.outer * call.inner, ignored = 0, i
+        cdef cnp.ndarray of_labels
+        cdef double *of_label
+        cdef double divisor, factor, rest
+        cdef int exponent
+        if weight is NULL:
+            for i in range(count):
+                ignored += <cnp.npy_uint64> label[i] >> 63  # 1 of a negative one
+            divisor = count - ignored
+        else:
+            of_labels = cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64, 0)
+            of_label = <double *> cnp.PyArray_DATA(of_labels)
+            for i in range(count):
+                of_label[i] = weight[label[i]] if label[i] >= 0 else 0
+            divisor = self._total(of_labels)
+            if isfinite(divisor):
+                divisor = frexp(divisor, &exponent)
+                # The power itself may be none that a double can be.
+                factor, rest = ldexp(1, -(exponent // 2)), ldexp(1, exponent // 2 - exponent)
+                for i in range(<cnp.npy_intp> call.length):
+                    weight[i] = weight[i] * factor * rest
+        return NAN if divisor == 0 else divisor
+
+    cdef double _total(self, cnp.ndarray values) noexcept:
+        """The sum of a contiguous array, rounded once."""
+        return self._of(values).sum(cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
 
     cdef _backward_lane(self, bint of_softmax, grad, y, axis, out):
         cdef fsm_call call
@@ -943,6 +969,7 @@ cdef cnp.ndarray labels_of_slices(
     cdef cnp.npy_int64 *label
     cdef cnp.npy_int64 ignored
     cdef cnp.npy_intp classes, i
+    cdef cnp.npy_uint64 signs = 0
     cdef int place = from_the_front(axis, cnp.PyArray_NDIM(logits)), k
     labels = exact_array(target)
     if (
@@ -963,6 +990,11 @@ cdef cnp.ndarray labels_of_slices(
     )
     classes = cnp.PyArray_DIM(logits, place)
     label = <cnp.npy_int64 *> cnp.PyArray_DATA(labels)
+    # Most often all are classes, and then the sign of either operand is never set.
+    for i in range(cnp.PyArray_SIZE(labels)):
+        signs |= <cnp.npy_uint64> label[i] | <cnp.npy_uint64> classes - 1 - label[i]
+    if signs >> 63 == 0 and not (ignores and 0 <= ignored < classes):
+        return labels
     for i in range(cnp.PyArray_SIZE(labels)):
         if ignores and label[i] == ignored:
             label[i] = -1
@@ -975,6 +1007,8 @@ cdef cnp.ndarray copied_weights(weight, cnp.npy_intp count):
     """A copy of so many weights in float64, if they are finite and not negative; else None."""
     cdef cnp.ndarray weights
     cdef const double *value
+    cdef const cnp.npy_uint64 *bits
+    cdef cnp.npy_uint64 signs = 0
     cdef cnp.npy_intp i
     cdef bint is_wrong = False
     weights = exact_array(weight)
@@ -990,40 +1024,15 @@ cdef cnp.ndarray copied_weights(weight, cnp.npy_intp count):
         weights, cnp.NPY_FLOAT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
     )
     value = <const double *> cnp.PyArray_DATA(weights)
+    bits = <const cnp.npy_uint64 *> value
+    # Most often no sign is set, nor would one be by adding 1 to the exponent, as for inf and NaN.
+    for i in range(count):
+        signs |= bits[i] | bits[i] + (<cnp.npy_uint64> 1 << 52)
+    if signs >> 63 == 0:
+        return weights
     for i in range(count):
         is_wrong |= not 0 <= value[i] < INFINITY
     return None if is_wrong else weights
-
-
-cdef double divisor_of_mean(fsm_call *call):
-    """The sum of the weights of the labels that are not ignored; NaN for nothing.
-
-    They are divided by the power of two that brings it near 1 beforehand, which changes no mean.
-    """
-    cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
-    cdef double *weight = <double *> call.weight.data
-    cdef cnp.npy_intp count = call.outer * call.inner, counted = 0, i
-    cdef cnp.ndarray of_labels
-    cdef double *of_label
-    cdef double divisor, factor, rest
-    cdef int exponent
-    if weight is NULL:
-        for i in range(count):
-            counted += label[i] >= 0
-        divisor = counted
-    else:
-        of_labels = cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64, 0)
-        of_label = <double *> cnp.PyArray_DATA(of_labels)
-        for i in range(count):
-            of_label[i] = weight[label[i]] if label[i] >= 0 else 0
-        divisor = total(of_labels)
-        if isfinite(divisor):
-            divisor = frexp(divisor, &exponent)
-            # The power itself may be none that a double can be.
-            factor, rest = ldexp(1, -(exponent // 2)), ldexp(1, exponent // 2 - exponent)
-            for i in range(<cnp.npy_intp> call.length):
-                weight[i] = weight[i] * factor * rest
-    return NAN if divisor == 0 else divisor
 
 
 cdef bint is_reduction(reduction):
@@ -1036,53 +1045,6 @@ cdef scalar_like(cnp.ndarray x, double value):
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
         return cnp.PyArray_ToScalar(&narrow, x)
     return cnp.PyArray_ToScalar(&value, x)
-
-
-cdef void nll_losses(const real *log_probs, const fsm_call *call, floating *losses) noexcept:
-    """Minus the log-probabilities of the labels, times their weights."""
-    cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
-    cdef const double *weight = <const double *> call.weight.data
-    cdef double loss, of_label
-    cdef size_t outer = call.outer, inner = call.inner, step = 1, i = 0, k
-    if inner == 1:  # then let the rows be the inner loop
-        outer, inner, step = 1, outer, call.length
-    for _ in range(outer):
-        for k in range(inner):
-            loss = 0
-            if label[i] >= 0:
-                loss -= log_probs[k * step + label[i] * call.inner]
-                of_label = 1 if weight is NULL else weight[label[i]]
-                loss = 0 if of_label == 0 and isinf(loss) else of_label * loss
-            losses[i] = <floating> loss
-            i += 1
-        log_probs += call.length * call.inner
-
-
-cdef double total(cnp.ndarray values):
-    """The sum of a contiguous array, rounded once."""
-    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
-        return sum_of[float](<const float *> cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
-    return sum_of[double](<const double *> cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
-
-
-cdef double sum_of(const floating *values, Py_ssize_t size) noexcept:
-    # Head + tail, with what additions have rounded off in the tail; two sums side by side.
-    cdef double head = 0, tail = 0, other_head = 0, other_tail = 0
-    cdef Py_ssize_t i
-    for i in range(0, size - 1, 2):
-        add(&head, &tail, values[i])
-        add(&other_head, &other_tail, values[i + 1])
-    if size % 2:
-        add(&head, &tail, values[size - 1])
-    add(&head, &tail, other_head)
-    tail += other_tail
-    return head + tail if isfinite(head) else head
-
-
-cdef inline void add(double *head, double *tail, double value) noexcept:
-    cdef double following = head[0] + value, part = following - head[0]
-    tail[0] += (head[0] - (following - part)) + (value - part)
-    head[0] = following
 
 
 cdef run(

@@ -74,14 +74,15 @@ typedef struct {
  * a backward function; otherwise no array that is written overlaps another. */
 typedef struct {
   size_t outer, length, inner;
-  fsm_array x;      /* logits; of backward functions the softmax, or its logarithm */
+  fsm_array x;      /* logits; of backward functions the softmax, or its logarithm; of nll_loss
+                       log-probabilities */
   fsm_array other;  /* target probabilities, weights; of backward functions the gradient */
   fsm_array where;  /* unsigned char: 1 where an element takes part and 0 elsewhere */
   fsm_array label;  /* int64_t, (outer, inner): classes; none if negative */
   fsm_array weight; /* double: of classes, (length), contiguous; or of samples, (outer, inner) */
   fsm_array out;    /* softmax or gradient */
   fsm_array hess;   /* second derivatives */
-  fsm_array slices; /* (outer, inner): confidence, log-sum-exp or loss */
+  fsm_array slices; /* (outer, inner): confidence, log-sum-exp or loss; of nll_loss double */
   fsm_array values; /* (outer, k, inner): the k largest */
   fsm_array index;  /* ptrdiff_t, (outer, k, inner): where they stand; of predict, (outer, inner);
                        so are signs of weighted sums, FSM_UNKNOWN_SIGN where one was not made */
@@ -109,9 +110,11 @@ typedef void fsm_call_kernel(const fsm_call *call);
 typedef struct {
   fsm_kernel *softmax, *log_softmax, *logsumexp;
   fsm_call_kernel *predict, *top_k, *softmax_logsumexp;
-  fsm_call_kernel *cross_entropy_labels, *cross_entropy_probabilities, *softmax_grad_hess;
+  fsm_call_kernel *cross_entropy_labels, *cross_entropy_probabilities;
+  fsm_call_kernel *nll_loss, *softmax_grad_hess;
   fsm_call_kernel *softmax_backward, *log_softmax_backward;
   fsm_call_kernel *weighted_logsumexp;
+  double (*sum)(const void *numbers, size_t count); /* contiguous; in twice a double's digits */
   /* Conversions of contiguous arrays, of dtypes of 16 bits. */
   void (*to_float)(const void *from, float *to, size_t count);
   void (*from_float)(const float *from, void *to, size_t count);

@@ -22,8 +22,10 @@ mp.mp.dps = 60
 # With a table of `size` entries the reduction of the exponential leaves |r| <= 1/2/size, up to the
 # rounding of x*rate and of x*rate_lo.
 EXP_MARGIN = mp.mpf("1.001953125")
-# That of the logarithm leaves 1 + f within [sqrt(1/2), sqrt(2)], so f/(2 + f) within this.
-LOG_HALF_WIDTH = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)
+# That of the logarithm leaves 1 + f within [sqrt(1/2), sqrt(2)], so f/(2 + f) within half_width.
+# Sums of float32 are held to these limits beside a largest term that is off by up to 2**(1/8).
+LOG_LIMIT = mp.sqrt(2)
+LOG_LIMIT_FLOAT32 = mp.power(2, mp.mpf(1) / 2 + EXP_MARGIN / 8)
 # From here up to 0, log-softmax's gradient takes exp(x) - 1.
 NEARLY_CERTAIN = mp.mpf("-0.6875")
 
@@ -107,6 +109,10 @@ def show_table(title, size, dtype, trials):
     print(f"    T = {float(first[best]).hex()}")
 
 
+def half_width(limit):
+    return (limit - 1) / (limit + 1)
+
+
 def show_constant(name, value, bits):
     high = mp.ldexp(mp.nint(mp.ldexp(value, bits)), -bits)
     print(f"{name} = {float(high).hex()} + {float(value - high).hex()}")
@@ -131,7 +137,9 @@ def main():
         show(f"2**r, {dtype.__name__}, table of {size}", exp_error, -w, w, degree, dtype)
         show_table(f"T * 2**(j/{size}), {dtype.__name__}", size, dtype, trials=1e7)
     show_powers(16)
-    show("log, float64", log_error, mp.mpf(0), LOG_HALF_WIDTH**2, 6, np.float64)
+    for limit, degree, precision in (LOG_LIMIT_FLOAT32, 3, "float32"), (LOG_LIMIT, 6, "float64"):
+        title = f"log to the precision of {precision}"
+        show(title, log_error, mp.mpf(0), half_width(limit) ** 2, degree, np.float64)
     for degree, precision in (6, "float32"), (11, "float64"):
         title = f"exp(x) - 1 to the precision of {precision}"
         show(title, expm1_error, mp.mpf(0), NEARLY_CERTAIN, degree, np.float64)

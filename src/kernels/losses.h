@@ -360,36 +360,71 @@ static wide batch_distances(const group *g, const double *weight) {
   return sum;
 }
 
-/* The loss of a label that is smoothed, from such a sum and that of the weights. */
-static double smoothed_loss(const parts *q, const known *n, double hi, double lo, double weights) {
-  double kept = weight_of(q->s->call, q->label) * q->keep[0];
-  double spread = q->spread[0] * hi + (q->spread[0] * lo + q->spread[1] * hi);
-  double distance = spread + kept * ((double)n->max - (double)q->s->x.x[q->label]);
-  return loss_of_sums(q, n, distance, (q->spread[0] * weights + q->spread[1] * weights) + kept);
+/* What smoothing adds to the losses of the rows of a batch. */
+static doubles smoothed_parts(const group *g, const parts *q, doubles log) {
+  double weights = 0, hi[LANES], lo[LANES];
+  for (size_t i = 0; i < g->batch->first.length; i++) weights += weight_of(g->call, i);
+  wide_store(batch_distances(g, q->weight), hi, lo);
+  doubles of_hi = doubles_load(hi), of_lo = doubles_load(lo), loss;
+  dvec spread = d_set1(q->spread[0]), spread_lo = d_set1(q->spread[1]);
+  for (int p = 0; p < PARTS; p++) {
+    dvec rest = d_mul_add(spread, of_lo.part[p], d_mul(spread_lo, of_hi.part[p]));
+    dvec distance = d_mul_add(spread, of_hi.part[p], rest);
+    dvec all = d_set1(q->spread[0] * weights + q->spread[1] * weights);
+    loss.part[p] = d_mul_add(log.part[p], all, distance);
+  }
+  return loss;
+}
+
+/* The loss of row k of a batch, one by itself: infinite or NaN, or of a label that is none. */
+static storage other_loss_of_batch(const group *g, size_t k, double log) {
+  storage row[SHORT];
+  slice s = group_slice(g, k);
+  int64_t label = label_of(&s);
+  if (label < 0) return 0;
+  for (size_t i = 0; i < s.x.length; i++) row[i] = g->batch->columns[i][k];
+  s.x.x = row; /* the call's may be a column */
+  parts q = parts_of(&s, (size_t)label);
+  known n = {.max = g->max[k], .log = log};
+  bool is_smoothed = g->call->label_smoothing != 0;
+  return (storage)(is_smoothed ? nonfinite_loss(&q, &n)
+                               : part_of_loss(&n, row[label], weight_of(g->call, q.label)));
 }
 
 /* Losses alone of the rows of a batch. */
 FSM_APART void label_losses_batch(const group *g, const tempering *t) {
-  double logs[LANES], distance[2][LANES], weights = 0;
   slice s = group_slice(g, 0);
-  bool is_smoothed = s.call->label_smoothing != 0;
-  parts q = is_smoothed ? parts_of(&s, 0) : (parts){.s = &s};
-  if (is_smoothed) {
-    for (size_t i = 0; i < s.x.length; i++) weights += weight_of(s.call, i);
-    wide_store(batch_distances(g, q.weight), distance[0], distance[1]);
-  }
-  doubles_store(batch_log_of_sum(g->batch, load_lanes(g->max, g->count), t), logs);
+  parts q = parts_of(&s, 0);
+  vec max = load_lanes(g->max, g->count);
+  doubles log = batch_log_of_sum(g->batch, max, t), loss;
+  real x[LANES];
+  double kept[LANES] = {0};
+  uint64_t is_plain = 0; /* bits of those to which the formula applies */
+  v_store_real(x, max);
   for (size_t k = 0; k < g->count; k++) {
-    s = (slice){g->call, g->first + k, batch_row(g->batch, k), NULL, NULL, NULL};
-    known n = {.max = g->max[k], .log = logs[k]};
+    s.outer = g->first + k;
     int64_t label = label_of(&s);
-    double loss = 0;
-    if (label >= 0) {
-      q.label = (size_t)label;
-      loss = is_smoothed ? smoothed_loss(&q, &n, distance[0][k], distance[1][k], weights)
-                         : part_of_loss(&n, s.x.x[q.label], weight_of(s.call, q.label));
-    }
-    *result_of(&s) = (storage)loss;
+    if (label < 0) continue;
+    is_plain |= (uint64_t)1 << k;
+    x[k] = g->batch->columns[label][k];
+    kept[k] = weight_of(s.call, (size_t)label) * q.keep[0];
+  }
+  doubles weight = doubles_load(kept);
+  vec of_label = v_load_real(x);
+  for (int p = 0; p < PARTS; p++) {
+    dvec distance = d_sub(v_part(max, p), v_part(of_label, p));
+    loss.part[p] = d_mul(weight.part[p], d_add(distance, log.part[p]));
+  }
+  if (s.call->label_smoothing != 0) loss = doubles_add(loss, smoothed_parts(g, &q, log));
+  storage losses[LANES];
+  double logs[LANES];
+  vec rounded = v_join(loss.part);
+  is_plain &= v_bits(v_finite(rounded));
+  v_store(losses, rounded);
+  doubles_store(log, logs);
+  for (size_t k = 0; k < g->count; k++) {
+    s.outer = g->first + k;
+    *result_of(&s) = is_plain >> k & 1 ? losses[k] : other_loss_of_batch(g, k, logs[k]);
   }
 }
 
@@ -522,7 +557,30 @@ static void probabilities_losses_rows(const fsm_call *c) {
 }
 static void grad_hess_rows(const fsm_call *c) { call_groups(c, grad_hess_group, false); }
 
-static void cross_entropy_labels(const fsm_call *c) { as_rows(c, label_losses_rows); }
+/* Losses alone of columns that are short and lie side by side: they are batches as they are. */
+static void label_losses_columns(const fsm_call *c) {
+  tempering t = untempered();
+  batch b;
+  real maxima[LANES];
+  for (size_t outer = 0; outer < c->outer; outer++)
+    for (size_t inner = 0; inner < c->inner; inner += LANES) {
+      fsm_call as_rows = *c;
+      as_rows.label = columns_from(c->label, sizeof(int64_t), outer, inner);
+      as_rows.slices = columns_from(c->slices, sizeof(storage), outer, inner);
+      b.first = (line){elements_of(&c->x, outer, inner), c->length, NULL, 0};
+      b.count = c->inner - inner < LANES ? c->inner - inner : LANES;
+      v_store_real(maxima, batch_of_columns(&b, c->x.length));
+      group g = {.call = &as_rows, .batch = &b, .max = maxima, .count = b.count};
+      label_losses_batch(&g, &t);
+    }
+}
+
+static void cross_entropy_labels(const fsm_call *c) {
+  if (c->inner > 1 && !c->out.data && is_short(c->length, c->inner))
+    label_losses_columns(c);
+  else
+    as_rows(c, label_losses_rows);
+}
 static void cross_entropy_probabilities(const fsm_call *c) {
   as_rows(c, probabilities_losses_rows);
 }

@@ -21,6 +21,7 @@
 #include "kernels/predict.h"
 #include "kernels/top_k.h"
 #include "kernels/losses.h"
+#include "kernels/nll.h"
 #include "kernels/backward.h"
 #include "kernels/weighted.h"
 #else
@@ -70,10 +71,12 @@ static void logsumexp(const fsm_slices *s) {
    softmax_logsumexp,                                                                              \
    cross_entropy_labels,                                                                           \
    cross_entropy_probabilities,                                                                    \
+   nll_loss,                                                                                       \
    softmax_grad_hess,                                                                              \
    softmax_backward,                                                                               \
    log_softmax_backward,                                                                           \
-   weighted_logsumexp}
+   weighted_logsumexp,                                                                             \
+   .sum = sum}
 #else /* the others are not offered for 16 bits */
 #define FSM_KERNELS                                                                                \
   {.softmax = softmax,                                                                             \
