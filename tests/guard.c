@@ -518,6 +518,13 @@ static long double given_part(size_t l) { return part_of(*posed_at(OTHER, l), l)
 static void want_loss_of_label(void) { want_loss(label_part); }
 static void want_loss_of_probabilities(void) { want_loss(given_part); }
 
+/* Logits do as log-probabilities. */
+static void want_nll(void) {
+  size_t label = (size_t)*posed_at(LABEL, 0);
+  bool is_ignored = *posed_at(LABEL, 0) < 0;
+  *posed_at(SLICES, 0) = is_ignored ? 0 : -posed.elements[WEIGHT][label] * *posed_at(X, label);
+}
+
 static void want_grad_hess(void) {
   for (size_t l = 0; l < row.length; l++) {
     long double share = row.share[l], weight = *posed_at(WEIGHT, 0);
@@ -561,6 +568,7 @@ static const call_function CALLS[] = {
      offsetof(fsm_kernels, cross_entropy_labels)},
     {"cross_entropy_probabilities", HAS(OTHER) | HAS_LOSS, want_loss_of_probabilities,
      offsetof(fsm_kernels, cross_entropy_probabilities)},
+    {"nll_loss", HAS(LABEL) | HAS(WEIGHT) | HAS(SLICES), want_nll, offsetof(fsm_kernels, nll_loss)},
     {"softmax_grad_hess", HAS(LABEL) | HAS(WEIGHT) | HAS(OUT) | HAS(HESS), want_grad_hess,
      offsetof(fsm_kernels, softmax_grad_hess)},
     {"softmax_backward", HAS(OTHER) | HAS(OUT), want_softmax_backward,
@@ -577,6 +585,7 @@ static bool is_backward(void) {
 }
 static bool weighs_elements(void) { return calling->want == want_weighted_logsumexp; }
 static bool weighs_samples(void) { return calling->want == want_grad_hess; }
+static bool is_double(role r) { return r == WEIGHT || (r == SLICES && calling->want == want_nll); }
 
 static double draw(role r, const dtype *d, size_t length) {
   double value;
@@ -634,7 +643,7 @@ static void set_element(role r, unsigned char *p, double value) {
     *p = (unsigned char)value;
   else if (r == LABEL)
     memcpy(p, &label, sizeof label);
-  else if (r == WEIGHT)
+  else if (is_double(r))
     *(double *)p = value;
   else
     of->set(p, value);
@@ -642,7 +651,7 @@ static void set_element(role r, unsigned char *p, double value) {
 
 static bool is_wanted(role r, const unsigned char *p, double wanted) {
   if (r == INDEX) return (double)*(const ptrdiff_t *)p == wanted;
-  double got = of->get(p);
+  double got = is_double(r) ? *(const double *)p : of->get(p);
   if (isinf(wanted)) return got == wanted;
   return fabs(got - wanted) <= of->tolerance * (fabs(wanted) + 1);
 }
@@ -671,7 +680,7 @@ static void check_call(bool at_end, bool is_apart) {
       copies[r] = malloc(REGION);
     }
     bool is_unit = r == X || r == OTHER || r == OUT || r == HESS;
-    size_t size = r == WHERE ? 1 : r == LABEL || r == WEIGHT || r == INDEX ? 8 : of->size;
+    size_t size = r == WHERE ? 1 : r == LABEL || is_double(r) || r == INDEX ? 8 : of->size;
     layout y = draw_layout(is_unit || (r == WEIGHT && !weighs_samples()), at_end,
                            is_apart ? below(MOST_LANES + 1) : 0);
     if (r == WEIGHT) y.is_reversed = false;
@@ -785,6 +794,39 @@ static size_t check_conversions(const fsm_backend *(*backend_at)(size_t)) {
   return calls;
 }
 
+/* The sum of numbers that cancel: of each and its opposite, and a 1. */
+static void check_sum(unsigned char *region) {
+  array numbers = converted(region, of->size);
+  size_t length = problem.shape.length;
+  for (size_t l = 0; l < length; l++) {
+    double value = l == 0 ? 1 : l % 2 ? ldexp(1 + uniform(), 60) : 0;
+    unsigned char *place = element(&numbers, 0, l, 0);
+    of->set(place, value);
+    if (l > 0 && l % 2 == 0) of->set(place, -of->get(element(&numbers, 0, l - 1, 0)));
+  }
+  double last = length > 1 && length % 2 == 0 ? of->get(element(&numbers, 0, length - 1, 0)) : 0;
+  double got = kernels_of(of)->sum(numbers.first, length);
+  ALLOW(numbers.from, (size_t)(numbers.to - numbers.from));
+  if (got != (length > 0) + last) fail("a wrong sum");
+}
+
+static size_t check_sums(const fsm_backend *(*backend_at)(size_t)) {
+  static const function sum = {.name = "sum"};
+  unsigned char *region = fenced();
+  size_t calls = 0;
+  running = &sum;
+  for (of = DTYPES; of < DTYPES + LENGTH(DTYPES); of++)
+    for (size_t b = 0; of->size > sizeof(uint16_t) && (backend = backend_at(b)); b++)
+      for (size_t length = 0; length <= MOST_BLOCK; length++)
+        for (unsigned place = 0; place < 4; place++, calls++) {
+          problem.shape = (shape){1, length, 1};
+          x_layout = (layout){.step = 1, .at_end = place & 1};
+          if (place & 2) x_layout.offset = 1 + below(MOST_LANES);
+          check_sum(region);
+        }
+  return calls;
+}
+
 /* With and without a mask, of each kind, and temperatures; each of these problems with a
  * probability of `share`. Between them they put x at every offset; those without temperatures, at
  * half of them. */
@@ -824,7 +866,7 @@ size_t guard(const fsm_backend *(*backend_at)(size_t), double share) {
                                 {1, FSM_LONG / 10 + 7, 10},
                                 {1, FSM_LONG / 67 + 5, 67},
                                 {1, FSM_LONG / FSM_NARROW, FSM_NARROW}};
-  size_t calls = check_conversions(backend_at);
+  size_t calls = check_conversions(backend_at) + check_sums(backend_at);
   for (size_t i = 0; i < LENGTH(outers); i++)
     for (size_t length = 0; length <= 2 * MOST_BLOCK + 3; length++)
       calls += check_shape(backend_at, (shape){outers[i], length, 1}, share);

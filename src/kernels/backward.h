@@ -239,9 +239,6 @@ FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_fra
     for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 1, v, width);
 }
 
-/* What a batch has as an array: where there are batches, its dtype is that of the work. */
-static inline storage *columns_of_batch(batch *b) { return (storage *)(void *)b->columns; }
-
 /* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */
 FSM_INLINE size_t backward_batch(const fsm_call *c, size_t outer, const exp_frame *frame,
                                  columns_backward *columns) {

@@ -142,6 +142,9 @@ FSM_INLINE vec call_batch(batch *b, const fsm_call *c, const fsm_array *a, size_
   return batch_load(b, (batch_kind){.full = false});
 }
 
+/* What a batch has as an array: in calls, the dtype of the work is that of the arrays. */
+static inline storage *columns_of_batch(batch *b) { return (storage *)(void *)b->columns; }
+
 /* Write a batch of results over such rows. */
 static void store_batch(const batch *b, const fsm_call *c, size_t outer) {
   const batch_kind any = {.full = false};

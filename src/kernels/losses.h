@@ -169,10 +169,10 @@ static double class_part(const parts *q, size_t i) {
 }
 
 /* The loss where infinities make it one, or NaN; where they do not, because a class has no part. */
-static double nonfinite_loss(const parts *q, const known *n) {
-  const line *x = &q->s->x;
+static double nonfinite_loss(const parts *q, const known *n, const storage *x, ptrdiff_t stride) {
   double loss = 0;
-  for (size_t i = 0; i < x->length; i++) loss += part_of_loss(n, x->x[i], class_part(q, i));
+  for (size_t i = 0; i < q->s->x.length; i++)
+    loss += part_of_loss(n, x[(ptrdiff_t)i * stride], class_part(q, i));
   return loss;
 }
 
@@ -245,7 +245,7 @@ FSM_INLINE void add_parts(parts_sums *sum, const parts *q, const known *n, size_
 /* sum(part (max - x)) + log sum(part), of which no term is negative. */
 static double loss_of_sums(const parts *q, const known *n, double distance, double all) {
   double loss = distance + n->log * all;
-  return fabs(loss) < INFINITY && is_finite(n->max) ? loss : nonfinite_loss(q, n);
+  return fabs(loss) < INFINITY && is_finite(n->max) ? loss : nonfinite_loss(q, n, q->s->x.x, 1);
 }
 
 static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
@@ -349,83 +349,97 @@ static bool may_be_certain(const slice *s, real maximum) {
   return s->call->label_smoothing != 0 || label < 0 || !(maximum - (real)s->x.x[label] >= 2);
 }
 
-/* The sums over the classes of distances from the maximum, times their weights if there are any. */
-static wide batch_distances(const group *g, const double *weight) {
-  vec max = load_lanes(g->max, g->count);
-  wide sum = wide_zero();
-  for (size_t i = 0; i < g->batch->first.length; i++) {
-    doubles distance = widen(v_sub(max, v_load_real(g->batch->columns[i])));
-    sum = wide_add_products(sum, doubles_set1(weight ? weight[i] : 1), distance);
-  }
-  return sum;
-}
+/* Slices that lie side by side, LANES at most, rows of a batch or columns of a call; of the arrays
+ * that have one element for each, theirs begin at `first`, one further along `outer` for each. */
+typedef struct {
+  const fsm_call *call;
+  size_t first, count;
+  const storage *x;
+  ptrdiff_t stride; /* from one class to the next */
+  vec max;
+  doubles log; /* of the sum of exp(x - max) */
+} neighbours;
 
-/* What smoothing adds to the losses of the rows of a batch. */
-static doubles smoothed_parts(const group *g, const parts *q, doubles log) {
-  double weights = 0, hi[LANES], lo[LANES];
-  for (size_t i = 0; i < g->batch->first.length; i++) weights += weight_of(g->call, i);
-  wide_store(batch_distances(g, q->weight), hi, lo);
+/* What smoothing adds to their losses. */
+static doubles smoothed_parts(const neighbours *n, const parts *q) {
+  size_t length = n->call->length;
+  wide distances = wide_zero();
+  double weights = q->weight ? 0 : (double)length, hi[LANES], lo[LANES];
+  for (size_t i = 0; i < length; i++) {
+    doubles weight = doubles_set1(weight_of(n->call, i));
+    vec x = load_or_0(n->x + (ptrdiff_t)i * n->stride, 0, n->count);
+    distances = wide_add_products(distances, weight, widen(v_sub(n->max, x)));
+    if (q->weight) weights += q->weight[i];
+  }
+  wide_store(distances, hi, lo);
   doubles of_hi = doubles_load(hi), of_lo = doubles_load(lo), loss;
   dvec spread = d_set1(q->spread[0]), spread_lo = d_set1(q->spread[1]);
   for (int p = 0; p < PARTS; p++) {
     dvec rest = d_mul_add(spread, of_lo.part[p], d_mul(spread_lo, of_hi.part[p]));
     dvec distance = d_mul_add(spread, of_hi.part[p], rest);
     dvec all = d_set1(q->spread[0] * weights + q->spread[1] * weights);
-    loss.part[p] = d_mul_add(log.part[p], all, distance);
+    loss.part[p] = d_mul_add(n->log.part[p], all, distance);
   }
   return loss;
 }
 
-/* The loss of row k of a batch, one by itself: infinite or NaN, or of a label that is none. */
-static storage other_loss_of_batch(const group *g, size_t k, double log) {
-  storage row[SHORT];
-  slice s = group_slice(g, k);
+/* The loss of one of them by itself: infinite or NaN, or of a label that is none. */
+static storage loss_of_neighbour(const neighbours *n, size_t k) {
+  const fsm_call *c = n->call;
+  const storage *x = n->x + k;
+  slice s = {.call = c, .outer = n->first + k, .x = {.length = c->length}};
   int64_t label = label_of(&s);
   if (label < 0) return 0;
-  for (size_t i = 0; i < s.x.length; i++) row[i] = g->batch->columns[i][k];
-  s.x.x = row; /* the call's may be a column */
+  real max[LANES];
+  double logs[LANES];
+  v_store_real(max, n->max);
+  doubles_store(n->log, logs);
+  known of_slice = {.max = max[k], .log = logs[k]};
   parts q = parts_of(&s, (size_t)label);
-  known n = {.max = g->max[k], .log = log};
-  bool is_smoothed = g->call->label_smoothing != 0;
-  return (storage)(is_smoothed ? nonfinite_loss(&q, &n)
-                               : part_of_loss(&n, row[label], weight_of(g->call, q.label)));
+  bool is_smoothed = c->label_smoothing != 0;
+  return (storage)(is_smoothed
+                       ? nonfinite_loss(&q, &of_slice, x, n->stride)
+                       : part_of_loss(&of_slice, x[label * n->stride], class_part(&q, q.label)));
 }
 
-/* Losses alone of the rows of a batch. */
-FSM_APART void label_losses_batch(const group *g, const tempering *t) {
-  slice s = group_slice(g, 0);
-  parts q = parts_of(&s, 0);
-  vec max = load_lanes(g->max, g->count);
-  doubles log = batch_log_of_sum(g->batch, max, t), loss;
+/* Losses of their labels alone. */
+FSM_APART void label_losses_of(const neighbours *n) {
+  const fsm_call *c = n->call;
+  slice s = {.call = c, .outer = n->first, .x = {.length = c->length}};
+  bool is_smoothed = c->label_smoothing != 0;
+  parts q = is_smoothed ? parts_of(&s, 0) : (parts){.s = &s, .keep = {1}};
   real x[LANES];
   double kept[LANES] = {0};
   uint64_t is_plain = 0; /* bits of those to which the formula applies */
-  v_store_real(x, max);
-  for (size_t k = 0; k < g->count; k++) {
-    s.outer = g->first + k;
+  v_store_real(x, n->max);
+  for (size_t k = 0; k < n->count; k++, s.outer++) {
     int64_t label = label_of(&s);
     if (label < 0) continue;
     is_plain |= (uint64_t)1 << k;
-    x[k] = g->batch->columns[label][k];
-    kept[k] = weight_of(s.call, (size_t)label) * q.keep[0];
+    x[k] = n->x[label * n->stride + (ptrdiff_t)k];
+    kept[k] = weight_of(c, (size_t)label) * q.keep[0];
   }
-  doubles weight = doubles_load(kept);
+  doubles weight = doubles_load(kept), loss;
   vec of_label = v_load_real(x);
   for (int p = 0; p < PARTS; p++) {
-    dvec distance = d_sub(v_part(max, p), v_part(of_label, p));
-    loss.part[p] = d_mul(weight.part[p], d_add(distance, log.part[p]));
+    dvec distance = d_sub(v_part(n->max, p), v_part(of_label, p));
+    loss.part[p] = d_mul(weight.part[p], d_add(distance, n->log.part[p]));
   }
-  if (s.call->label_smoothing != 0) loss = doubles_add(loss, smoothed_parts(g, &q, log));
+  if (is_smoothed) loss = doubles_add(loss, smoothed_parts(n, &q));
   storage losses[LANES];
-  double logs[LANES];
   vec rounded = v_join(loss.part);
   is_plain &= v_bits(v_finite(rounded));
   v_store(losses, rounded);
-  doubles_store(log, logs);
-  for (size_t k = 0; k < g->count; k++) {
-    s.outer = g->first + k;
-    *result_of(&s) = is_plain >> k & 1 ? losses[k] : other_loss_of_batch(g, k, logs[k]);
-  }
+  s.outer = n->first;
+  for (size_t k = 0; k < n->count; k++, s.outer++)
+    *result_of(&s) = is_plain >> k & 1 ? losses[k] : loss_of_neighbour(n, k);
+}
+
+FSM_APART void label_losses_batch(const group *g, const tempering *t) {
+  vec max = load_lanes(g->max, g->count);
+  doubles log = batch_log_of_sum(g->batch, max, t);
+  label_losses_of(
+      &(neighbours){g->call, g->first, g->count, columns_of_batch(g->batch), LANES, max, log});
 }
 
 FSM_APART void label_losses_group(group *g, const tempering *t, const bool masked) {
@@ -557,26 +571,38 @@ static void probabilities_losses_rows(const fsm_call *c) {
 }
 static void grad_hess_rows(const fsm_call *c) { call_groups(c, grad_hess_group, false); }
 
-/* Losses alone of columns that are short and lie side by side: they are batches as they are. */
+/* Losses alone of columns, which are not copied to rows: tiles of columns have all but the labels.
+ */
 static void label_losses_columns(const fsm_call *c) {
-  tempering t = untempered();
-  batch b;
-  real maxima[LANES];
-  for (size_t outer = 0; outer < c->outer; outer++)
-    for (size_t inner = 0; inner < c->inner; inner += LANES) {
-      fsm_call as_rows = *c;
-      as_rows.label = columns_from(c->label, sizeof(int64_t), outer, inner);
-      as_rows.slices = columns_from(c->slices, sizeof(storage), outer, inner);
-      b.first = (line){elements_of(&c->x, outer, inner), c->length, NULL, 0};
-      b.count = c->inner - inner < LANES ? c->inner - inner : LANES;
-      v_store_real(maxima, batch_of_columns(&b, c->x.length));
-      group g = {.call = &as_rows, .batch = &b, .max = maxima, .count = b.count};
-      label_losses_batch(&g, &t);
+  fsm_slices s = {.outer = c->outer,
+                  .length = c->length,
+                  .inner = c->inner,
+                  .x = c->x.data,
+                  .x_outer = c->x.outer,
+                  .x_length = c->x.length,
+                  .out = c->x.data, /* where nothing is written */
+                  .out_outer = c->x.outer,
+                  .out_length = 0}; /* rows are not fused: other threads may have some columns */
+  tile t;
+  prepare_tiles(&t, &s, true);
+  for (size_t outer = 0; outer < s.outer; outer++)
+    for (size_t column = 0; column < s.inner; column += t.columns) {
+      place_tile(&t, &s, outer, column);
+      find_maxima(&t);
+      find_frames(&t);
+      sum_terms_for_log(&t);
+      know_logs(&t);
+      fsm_call of_columns = *c;
+      of_columns.label = columns_from(c->label, sizeof(int64_t), outer, column);
+      of_columns.slices = columns_from(c->slices, sizeof(storage), outer, column);
+      for (size_t v = 0; v < t.vectors; v++)
+        label_losses_of(&(neighbours){&of_columns, v * LANES, tile_width(&t, v), t.at.x + v * LANES,
+                                      t.at.x_stride, t.max[v], t.log_sum[v]});
     }
 }
 
 static void cross_entropy_labels(const fsm_call *c) {
-  if (c->inner > 1 && !c->out.data && is_short(c->length, c->inner))
+  if (!c->out.data && c->inner > 1 && c->inner >= LANES / 2)
     label_losses_columns(c);
   else
     as_rows(c, label_losses_rows);

@@ -93,17 +93,6 @@ FSM_INLINE vec batch_load(batch *b, const batch_kind kind) {
   return max[0];
 }
 
-/* Read columns of an array instead, which need no transposition: they begin where `first` does, and
- * their elements are `stride` apart. */
-FSM_INLINE vec batch_of_columns(batch *b, ptrdiff_t stride) {
-  vec nothing = v_set1(-(real)INFINITY), max = nothing;
-  size_t length = b->first.length;
-  for (size_t i = 0; i < length; i++)
-    batch_set_column(b, i, load_or_0(b->first.x + (ptrdiff_t)i * stride, 0, b->count), &max);
-  if (length % 2 == 1) v_store_real(b->columns[length], nothing);
-  return max;
-}
-
 /* Columns whose terms are found in two steps, as those of a row_block. */
 typedef struct {
   vec x[COLUMNS_AT_ONCE];
