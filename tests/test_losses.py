@@ -363,6 +363,27 @@ def test_special_slices(api, case):
         np.testing.assert_array_equal(api.nll_loss(api.log_softmax(row, -1), label), loss)
 
 
+@pytest.mark.parametrize("columns", [2, 7, 16, 19, 300])
+@pytest.mark.parametrize("classes", [3, 40, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_special_slices_among_columns(api, weighted, smoothing, classes, columns):
+    """Their losses are those that they have as single rows, and so are those of their neighbours."""
+    rng = np.random.default_rng(classes * columns)
+    x = rng.normal(0.0, 5.0, (columns, classes)).astype(np.float32)
+    for value in (np.inf, -np.inf, np.nan, np.finfo(np.float32).max):
+        x[rng.integers(columns), rng.integers(classes)] = value
+    x[columns // 2] = -np.inf
+    labels = rng.integers(classes, size=columns)
+    labels[::5] = -100
+    options = {"label_smoothing": smoothing, "reduction": "none"}
+    if weighted:
+        options["weight"] = rng.integers(3, size=classes)
+    loss = api.cross_entropy(np.ascontiguousarray(x.T), labels, axis=0, **options)
+    alone = [api.cross_entropy(*row, **options) for row in zip(x, labels, strict=True)]
+    np.testing.assert_allclose(loss, alone, rtol=4 * np.finfo(np.float32).eps)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "longdouble", "int8", "uint64", "bool"])
 def test_other_dtypes(api, dtype):
     ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -5,29 +5,31 @@
 #ifndef FSM_KERNELS_BACKWARD_H
 #define FSM_KERNELS_BACKWARD_H
 
-/* Sums that are made side by side, for their latency to overlap. */
-enum { SUMS = 2 };
+/* Rows up to so many vectors are short enough for what is done once a row to count. */
+enum { FEW = 8 };
 
 FSM_INLINE wide sum_vector(wide sum, const storage *a, const storage *b, size_t i, size_t width) {
   doubles x = wide_load_or_0(a, i, width);
   return b ? wide_add_products(sum, x, wide_load_or_0(b, i, width)) : wide_add_doubles(sum, x);
 }
 
-/* The sum of a, or of a*b unless b is NULL, in every lane. */
-FSM_INLINE wide sum_of(const storage *a, const storage *b, size_t length) {
-  wide lanes[SUMS];
+/* The sum of a, or of a*b unless b is NULL, in every lane. Unless the row `is_few` vectors, two
+ * sums are made side by side, for their latency to overlap. */
+FSM_INLINE wide sum_of(const storage *a, const storage *b, size_t length, const bool is_few) {
+  const size_t sums = is_few ? 1 : 2;
+  wide lanes[2] = {wide_zero(), wide_zero()};
   size_t i = 0;
-  for (size_t k = 0; k < SUMS; k++) lanes[k] = wide_zero();
-  for (; i + SUMS * LANES <= length; i += SUMS * LANES)
-    for (size_t k = 0; k < SUMS; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
-  for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
-  if (i < length) lanes[1] = sum_vector(lanes[1], a, b, i, length - i);
-  return wide_end(wide_reduce(wide_join(lanes[0], lanes[1])));
+  for (; i + sums * LANES <= length; i += sums * LANES)
+    for (size_t k = 0; k < sums; k++) lanes[k] = sum_vector(lanes[k], a, b, i + k * LANES, LANES);
+  if (sums > 1)
+    for (; i + LANES <= length; i += LANES) lanes[0] = sum_vector(lanes[0], a, b, i, LANES);
+  if (i < length) lanes[sums - 1] = sum_vector(lanes[sums - 1], a, b, i, length - i);
+  return wide_end(wide_reduce(sums > 1 ? wide_join(lanes[0], lanes[1]) : lanes[0]));
 }
 
 /* What its last pass takes. */
 typedef struct {
-  const slice *s;
+  const storage *y, *grad;
   vec inner; /* sum(grad y) */
 } softmax_gradient;
 
@@ -35,21 +37,26 @@ FSM_INLINE vec softmax_gradient_of(vec y, vec grad, vec inner) {
   return v_mul_small(y, v_sub(grad, inner));
 }
 FSM_INLINE vec softmax_gradient_at(const softmax_gradient *g, size_t i, size_t width) {
-  vec y = load_or_0(g->s->x.x, i, width), grad = load_or_0(g->s->other, i, width);
-  return softmax_gradient_of(y, grad, g->inner);
+  return softmax_gradient_of(load_or_0(g->y, i, width), load_or_0(g->grad, i, width), g->inner);
 }
 FSM_INLINE void softmax_gradient_step(vec *result, const void *work, size_t i, const size_t count) {
   for (size_t k = 0; k < count; k++) result[k] = softmax_gradient_at(work, i + k * LANES, LANES);
 }
 
 /* y (grad - sum(grad y)). */
-FSM_INLINE void softmax_backward_slice(const slice *s) {
-  size_t length = s->x.length;
-  softmax_gradient g = {s, wide_value(sum_of(s->other, s->x.x, length))};
-  if (length >= LANES)
-    store_row(s->out, length, softmax_gradient_step, &g);
-  else
-    v_store_part(s->out, length, softmax_gradient_at(&g, 0, length));
+FSM_INLINE void softmax_backward_row(const storage *y, const storage *grad, storage *out,
+                                     size_t length, const bool is_few) {
+  softmax_gradient g = {y, grad, wide_value(sum_of(grad, y, length, is_few))};
+  if (length < LANES) {
+    v_store_part(out, length, softmax_gradient_at(&g, 0, length));
+  } else if (!is_few) {
+    store_row(out, length, softmax_gradient_step, &g);
+  } else {
+    vec last = softmax_gradient_at(&g, length - LANES, LANES);
+    for (size_t i = 0; i + LANES <= length; i += LANES)
+      v_store(out + i, softmax_gradient_at(&g, i, LANES));
+    v_store(out + length - LANES, last);
+  }
 }
 
 /* Of a log_y from here on, 1 - y cannot be had from y. */
@@ -154,7 +161,7 @@ FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t 
 
 FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *frame) {
   size_t length = s->x.length;
-  wide sum = sum_of(s->other, NULL, length);
+  wide sum = sum_of(s->other, NULL, length, false);
   log_softmax_gradients g = log_softmax_gradients_with(sum, frame);
   g.s = s;
   if (length >= LANES) {
@@ -259,16 +266,26 @@ FSM_APART size_t log_softmax_backward_batch(const fsm_call *c, size_t outer,
   return backward_batch(c, outer, frame, log_softmax_backward_columns);
 }
 
-static void softmax_backward_rows(const fsm_call *c) {
-  enum { MOST = 12 }; /* beyond, to transpose them costs more than it gains */
-  if (c->length <= MOST && is_short(c->length, c->outer)) {
-    for (size_t outer = 0; outer < c->outer;) outer += softmax_backward_batch(c, outer);
-    return;
-  }
+FSM_INLINE void softmax_backward_each(const fsm_call *c, const bool is_few) {
+  const storage *y = c->x.data, *grad = c->other.data;
+  storage *out = c->out.data;
   for (size_t outer = 0; outer < c->outer; outer++) {
-    slice s = slice_of(c, outer);
-    softmax_backward_slice(&s);
+    softmax_backward_row(y, grad, out, c->length, is_few);
+    y += c->x.outer;
+    grad += c->other.outer;
+    out += c->out.outer;
   }
+}
+
+static void softmax_backward_rows(const fsm_call *c) {
+  /* Beyond, and where they are whole vectors, to transpose rows costs more than it gains. */
+  enum { MOST = LANES + LANES / 2 };
+  if (c->length <= MOST && c->length % LANES > 0 && is_short(c->length, c->outer))
+    for (size_t outer = 0; outer < c->outer;) outer += softmax_backward_batch(c, outer);
+  else if (c->length <= FEW * LANES)
+    softmax_backward_each(c, true);
+  else
+    softmax_backward_each(c, false);
 }
 static void log_softmax_backward_rows(const fsm_call *c) {
   tempering t = untempered();
