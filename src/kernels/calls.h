@@ -223,27 +223,43 @@ static inline void multiply(double a, double b, double product[2]) {
   product[1] = fma(a, b, -product[0]);
 }
 
-/* The sum of ties largest terms and the rest, as hi + lo. */
-static inline void add_ties(double ties, const double largest[2], const double rest[2],
-                            double total[2]) {
-  multiply(ties, largest[0], total);
-  total[1] += ties * largest[1];
-  add_to_pair(&total[0], &total[1], rest[0], rest[1]);
+/* What is known of shares, in lanes. */
+typedef struct {
+  doubles inverse[2], largest, others;
+} lane_shares;
+
+/* The sum of ties largest terms and the rest. */
+FSM_INLINE dvec_pair add_ties(dvec ties, dvec_pair largest, dvec_pair rest) {
+  dvec product = d_mul(ties, largest.hi);
+  dvec product_lo = d_mul_add(ties, largest.lo, d_fms(ties, largest.hi, product));
+  dvec_pair sum = add_exactly(product, rest.hi);
+  return (dvec_pair){sum.hi, d_add(sum.lo, d_add(product_lo, rest.lo))};
 }
 
-static void know_shares(known *n, const double largest[2], const double rest[2]) {
-  if (!is_finite(n->max)) {
-    n->inverse[0] = n->inverse[1] = n->largest = n->others = NAN;
-    return;
+/* A sum of terms over that of all, whose inverse is known. */
+FSM_INLINE dvec share_of_sum(dvec_pair sum, dvec_pair inverse) {
+  dvec lo = d_mul_add(sum.hi, inverse.lo, d_mul(sum.lo, inverse.hi));
+  return d_mul_add(sum.hi, inverse.hi, lo);
+}
+
+static lane_shares know_shares(const term_sum *sums, vec max, const exp_frame *frame) {
+  const dvec one = d_set1(1), nan = d_set1(NAN), minus = d_set1(-1);
+  wide largest_terms = largest_term(max, frame);
+  mask finite = v_finite(max);
+  lane_shares s;
+  for (int p = 0; p < PARTS; p++) {
+    dvec_pair largest = wide_part(&largest_terms, p), rest = wide_part(&sums->rest, p);
+    dvec ties = sums->ties.part[p];
+    dvec_pair all = add_ties(ties, largest, rest), inverse = {d_div(one, all.hi), nan};
+    dvec excess = d_mul_add(inverse.hi, all.lo, d_fma(inverse.hi, all.hi, minus));
+    inverse.lo = d_mul(d_mul(minus, inverse.hi), excess);
+    dvec others = share_of_sum(add_ties(d_sub(ties, one), largest, rest), inverse);
+    s.inverse[0].part[p] = v_select_part(finite, p, inverse.hi, nan);
+    s.inverse[1].part[p] = v_select_part(finite, p, inverse.lo, nan);
+    s.largest.part[p] = v_select_part(finite, p, share_of_sum(largest, inverse), nan);
+    s.others.part[p] = v_select_part(finite, p, others, nan);
   }
-  double total[2], others[2];
-  add_ties(n->ties, largest, rest, total);
-  add_ties(n->ties - 1, largest, rest, others);
-  double inverse = 1 / total[0];
-  n->inverse[0] = inverse;
-  n->inverse[1] = -inverse * (fma(inverse, total[0], -1) + inverse * total[1]);
-  n->largest = fma(largest[0], inverse, fma(largest[0], n->inverse[1], largest[1] * inverse));
-  n->others = fma(others[0], inverse, fma(others[0], n->inverse[1], others[1] * inverse));
+  return s;
 }
 
 /* The same of a batch, which has all rows' ties apart or none's. Stored terms go to their rows. */
@@ -284,6 +300,37 @@ static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
   return total_of_group(&sums, g->count);
 }
 
+/* What follows of `count` rows, each a lane, from their sums, shares if `has_shares`. */
+static void know_lanes(known *known_rows, size_t count, const term_sum *sums, vec max,
+                       const exp_frame *frame, doubles log, bool has_shares) {
+  real maxima[LANES], floors[LANES];
+  double ties[LANES], logs[LANES], inverse[2][LANES], largest[LANES], others[LANES];
+  lane_shares shares;
+  v_store_real(maxima, max);
+  v_store_real(floors, frame->floor_term);
+  doubles_store(sums->ties, ties);
+  doubles_store(log, logs);
+  if (has_shares) {
+    shares = know_shares(sums, max, frame);
+    doubles_store(shares.inverse[0], inverse[0]);
+    doubles_store(shares.inverse[1], inverse[1]);
+    doubles_store(shares.largest, largest);
+    doubles_store(shares.others, others);
+  }
+  for (size_t k = 0; k < count; k++) {
+    known *n = &known_rows[k];
+    n->max = maxima[k];
+    n->floor = floors[k];
+    n->ties = ties[k];
+    n->log = logs[k];
+    if (!has_shares) continue;
+    n->inverse[0] = inverse[0][k];
+    n->inverse[1] = inverse[1][k];
+    n->largest = largest[k];
+    n->others = others[k];
+  }
+}
+
 /* The terms are stored where the results go, perhaps in the place of the rows, if it `stores` them;
  * shares are known only then. Where ties are not apart, the log may be off by a unit or two in the
  * last place of 1, and `others` is not known. */
@@ -297,22 +344,9 @@ static void know_group(group *g, const tempering *t, known *known_rows, bool sto
       of_nonfinite[k] = log_of_nonfinite_sum(&row, masked);
     }
   term_sum sums = sums_of_call(g, &frame, stores);
-  double ties[LANES], logs[LANES], rest[2][LANES], largest[2][LANES];
-  real floors[LANES];
-  v_store_real(floors, frame.floor_term);
-  doubles_store(sums.ties, ties);
-  doubles_store(log_of_sum(&sums, max, &frame), logs);
-  wide_store(sums.rest, rest[0], rest[1]);
-  wide_store(largest_term(max, &frame), largest[0], largest[1]);
-  for (size_t k = 0; k < g->count; k++) {
-    known *n = &known_rows[k];
-    n->max = g->max[k];
-    n->floor = floors[k];
-    n->ties = ties[k];
-    n->log = is_finite(n->max) ? logs[k] : of_nonfinite[k];
-    if (stores)
-      know_shares(n, (double[]){largest[0][k], largest[1][k]}, (double[]){rest[0][k], rest[1][k]});
-  }
+  know_lanes(known_rows, g->count, &sums, max, &frame, log_of_sum(&sums, max, &frame), stores);
+  for (size_t k = 0; k < g->count; k++)
+    if (!is_finite(g->max[k])) known_rows[k].log = of_nonfinite[k];
 }
 
 /* Softmax values of single elements. */

@@ -46,6 +46,7 @@ typedef struct {
   share_frame share[TILE_VECTORS];
   doubles log_sum[TILE_VECTORS];
   log_frame log[TILE_VECTORS];
+  vec power[TILE_VECTORS]; /* of two, by which a call's gradients are multiplied at the end */
 } tile;
 
 static inline line tile_row(const tile_place *p, const storage *x, ptrdiff_t stride, size_t row) {
@@ -400,9 +401,10 @@ static inline ptrdiff_t to_next_tile(const fsm_slices *s, size_t outer, size_t c
   return outer + 1 < s->outer ? outer_stride - (ptrdiff_t)column : 0;
 }
 
-/* What all tiles of the slices share. */
-static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces) {
-  size_t fused = rows_to_fuse(s);
+/* What all tiles of the slices share. Rows of a call are not fused: other threads may have some of
+ * its columns. */
+static void prepare_tiles(tile *t, const fsm_slices *s, bool reduces, bool is_call) {
+  size_t fused = is_call ? 1 : rows_to_fuse(s);
   t->temperings[0] = untempered();
   t->temperings_step = s->temperature && s->temperature_inner != 0 ? 1 : 0;
   t->rows_fused = fused;
@@ -447,7 +449,7 @@ static const column_passes LOGSUMEXP_PASSES = {true, sum_terms_for_log, know_log
 
 static void columns(const fsm_slices *s, const column_passes *passes) {
   tile t;
-  prepare_tiles(&t, s, passes->reduces);
+  prepare_tiles(&t, s, passes->reduces, false);
   for (size_t outer = 0; outer < s->outer; outer++)
     for (size_t column = 0; column < s->inner; column += t.columns) {
       place_tile(&t, s, outer, column);

@@ -51,15 +51,26 @@ FSM_INLINE void scale_twice(const line *terms, storage *out, size_t i, size_t wi
   line_store(terms, out, i, width, y, 0, false);
 }
 
-/* Make shares times `factor` of the terms of a row. A small factor is applied by its power of two
- * at the end, lest the reciprocal become subnormal. */
+/* A factor of shares as a fraction and a power of two; the latter of a small factor is applied at
+ * the end, lest the product of the former with the reciprocal of a sum become subnormal. */
+static inline double fraction_of(double factor, real *power) {
+  *power = 1;
+  if (factor >= 0x1p-10) return factor;
+  *power = (real)0x1p-30;
+  if (factor >= 0x1p-40) return factor * 0x1p30;
+  int exponent;
+  double fraction = frexp(factor, &exponent);
+  *power = (real)ldexp(1, exponent);
+  return fraction;
+}
+
+/* Make shares times `factor` of the terms of a row. */
 static void scale_terms(storage *out, size_t length, const known *n, double factor) {
-  int exponent = 0;
-  double fraction = factor < 1 ? frexp(factor, &exponent) : factor, product[2];
+  real last;
+  double fraction = fraction_of(factor, &last), product[2];
   multiply(n->inverse[0], fraction, product);
-  vec_pair scale = pair_set1(product[0], product[1] + n->inverse[1] * fraction);
-  share_frame f = {v_set1(n->floor), scale};
-  vec power = v_set1((real)ldexp(1, exponent));
+  vec power = v_set1(last);
+  share_frame f = {v_set1(n->floor), pair_set1(product[0], product[1] + n->inverse[1] * fraction)};
   line terms = {out, length, NULL, 0};
   size_t i = 0;
   for (; i + LANES <= length; i += LANES) scale_twice(&terms, out, i, LANES, &f, power);
@@ -571,20 +582,94 @@ static void probabilities_losses_rows(const fsm_call *c) {
 }
 static void grad_hess_rows(const fsm_call *c) { call_groups(c, grad_hess_group, false); }
 
-/* Losses alone of columns, which are not copied to rows: tiles of columns have all but the labels.
- */
+/* Columns from one on as the slices of a call, apart along `outer`. */
+static fsm_call call_of_columns(const fsm_call *c, size_t outer, size_t inner) {
+  fsm_call columns = *c;
+  columns.label = columns_from(c->label, sizeof(int64_t), outer, inner);
+  columns.slices = columns_from(c->slices, sizeof(storage), outer, inner);
+  return columns;
+}
+
+/* What the gradients of vector v of a tile take, and those of their labels, which are found from
+ * the other classes. */
+FSM_APART void know_label_gradients(tile *t, size_t v, const neighbours *columns, real *of_label) {
+  const fsm_call *c = columns->call;
+  exp_frame frame = t->frame[v];
+  slice s = {.call = c, .outer = columns->first};
+  real x[LANES], power[LANES] = {0};
+  double factors[LANES] = {0}, fractions[LANES] = {0};
+  v_store_real(x, columns->max);
+  for (size_t k = 0; k < columns->count; k++, s.outer++) {
+    int64_t label = label_of(&s);
+    if (label < 0) continue;
+    x[k] = columns->x[label * columns->stride + (ptrdiff_t)k];
+    factors[k] = weight_of(c, (size_t)label) * c->scale;
+    fractions[k] = fraction_of(factors[k], &power[k]);
+  }
+  lane_shares shares = know_shares(&t->sum[v], columns->max, &frame);
+  doubles factor = doubles_load(factors), fraction = doubles_load(fractions), grad;
+  vec label_x = v_load_real(x), shifted = v_sub(label_x, frame.origin);
+  mask is_largest = v_equal(label_x, columns->max);
+  exp_term term;
+  exp_terms(&term, &shifted, &frame, 1);
+  doubles value = widen(v_sub(v_stored(exp_term_value(&term)), frame.floor_term));
+  dvec scale[2][PARTS];
+  for (int p = 0; p < PARTS; p++) {
+    dvec_pair inverse = {shares.inverse[0].part[p], shares.inverse[1].part[p]};
+    scale[0][p] = d_mul(inverse.hi, fraction.part[p]);
+    scale[1][p] =
+        d_mul_add(inverse.lo, fraction.part[p], d_fms(inverse.hi, fraction.part[p], scale[0][p]));
+    dvec own = d_mul_add(value.part[p], inverse.hi, d_mul(value.part[p], inverse.lo));
+    dvec others = v_select_part(is_largest, p, shares.others.part[p], d_sub(d_set1(1), own));
+    grad.part[p] = d_mul(d_sub(d_set1(0), others), factor.part[p]);
+  }
+  t->share[v] = (share_frame){frame.floor_term, pair_of(scale[0], scale[1])};
+  t->power[v] = v_load_real(power);
+  v_store_real(of_label, v_join(grad.part));
+}
+
+/* The terms are found again, which takes less time than to store and load them. */
+FSM_INLINE void label_gradient_step(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                    size_t v, size_t width, const bool masked) {
+  share_frame last = t->share[v];
+  exp_frame f = t->frame[v];
+  vec x[BLOCK], power = t->power[v];
+  exp_term term[BLOCK];
+  tile_terms(term, x, p, &f, row, rows, v, width, true, masked);
+  for (size_t k = 0; k < rows; k++) {
+    vec y = v_mul_small(share(v_stored(exp_term_value(&term[k])), &last), power);
+    line_store(NULL, p->out + (ptrdiff_t)(row + k) * p->out_stride, v * LANES, width, y, 0, false);
+  }
+}
+
+/* The gradients of a tile whose sums are known. */
+static void label_gradients(tile *t, const neighbours *columns) {
+  real of_label[FSM_TILE];
+  for (size_t v = 0; v < t->vectors; v++)
+    know_label_gradients(t, v, &columns[v], of_label + v * LANES);
+  for_each_block(t, label_gradient_step, false);
+  slice s = {.call = columns[0].call};
+  for (storage *out = t->at.out; s.outer < t->columns; s.outer++, out++) {
+    int64_t label = label_of(&s);
+    if (label >= 0) out[label * t->at.out_stride] = of_label[s.outer];
+    for (size_t i = 0; label < 0 && i < t->at.length; i++) out[(ptrdiff_t)i * t->at.out_stride] = 0;
+  }
+}
+
+/* Losses of columns, which are not copied to rows: tiles of columns have all but the labels. */
 static void label_losses_columns(const fsm_call *c) {
+  fsm_array out = c->out.data ? c->out : c->x; /* of which nothing is written then */
   fsm_slices s = {.outer = c->outer,
                   .length = c->length,
                   .inner = c->inner,
                   .x = c->x.data,
                   .x_outer = c->x.outer,
                   .x_length = c->x.length,
-                  .out = c->x.data, /* where nothing is written */
-                  .out_outer = c->x.outer,
-                  .out_length = 0}; /* rows are not fused: other threads may have some columns */
+                  .out = out.data,
+                  .out_outer = out.outer,
+                  .out_length = out.length};
   tile t;
-  prepare_tiles(&t, &s, true);
+  prepare_tiles(&t, &s, false, true);
   for (size_t outer = 0; outer < s.outer; outer++)
     for (size_t column = 0; column < s.inner; column += t.columns) {
       place_tile(&t, &s, outer, column);
@@ -592,17 +677,22 @@ static void label_losses_columns(const fsm_call *c) {
       find_frames(&t);
       sum_terms_for_log(&t);
       know_logs(&t);
-      fsm_call of_columns = *c;
-      of_columns.label = columns_from(c->label, sizeof(int64_t), outer, column);
-      of_columns.slices = columns_from(c->slices, sizeof(storage), outer, column);
-      for (size_t v = 0; v < t.vectors; v++)
-        label_losses_of(&(neighbours){&of_columns, v * LANES, tile_width(&t, v), t.at.x + v * LANES,
-                                      t.at.x_stride, t.max[v], t.log_sum[v]});
+      fsm_call of_columns = call_of_columns(c, outer, column);
+      neighbours columns[TILE_VECTORS];
+      for (size_t v = 0; v < t.vectors; v++) {
+        size_t first = v * LANES;
+        columns[v] = (neighbours){&of_columns,   first,    tile_width(&t, v), t.at.x + first,
+                                  t.at.x_stride, t.max[v], t.log_sum[v]};
+        label_losses_of(&columns[v]);
+      }
+      if (c->out.data) label_gradients(&t, columns);
     }
 }
 
 static void cross_entropy_labels(const fsm_call *c) {
-  if (!c->out.data && c->inner > 1 && c->inner >= LANES / 2)
+  /* Gradients of smoothed losses are those of rows. */
+  bool is_of_tiles = c->inner > 1 && c->inner >= LANES / 2;
+  if (is_of_tiles && !(c->out.data && c->label_smoothing != 0))
     label_losses_columns(c);
   else
     as_rows(c, label_losses_rows);

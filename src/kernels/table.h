@@ -16,8 +16,8 @@
 #include "kernels/stream.h"
 #include "kernels/long_rows.h"
 #if defined FSM_FLOAT32 || defined FSM_FLOAT64
-#include "kernels/calls.h"
 #include "kernels/products.h"
+#include "kernels/calls.h"
 #include "kernels/predict.h"
 #include "kernels/top_k.h"
 #include "kernels/losses.h"

@@ -111,7 +111,7 @@ static void tall_columns(const fsm_slices *s, const column_passes *passes) {
   c->passes = passes;
   memset(c->whole.share, 0, sizeof c->whole.share); /* of which one is not used */
   memset(c->whole.log, 0, sizeof c->whole.log);
-  prepare_tiles(&c->whole, s, passes->reduces);
+  prepare_tiles(&c->whole, s, passes->reduces, false);
   size_t rows = c->whole.at.length; /* each may be several of the array's, fused */
   c->part_length = (rows + MOST_COLUMN_PARTS - 1) / MOST_COLUMN_PARTS;
   c->parts = (int)((rows + c->part_length - 1) / c->part_length);
