@@ -173,77 +173,88 @@ FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *fram
   }
 }
 
-/* Slices that lie side by side, of so few classes that what is read twice stays in the first-level
- * cache: columns of a call, whole lines of the cache or a vector of them, or the rows of a batch.
- */
+/* Slices that lie side by side: columns of a call, or the rows of a batch. */
 typedef struct {
   size_t length;
   const storage *y, *grad;
   storage *out;
   ptrdiff_t y_stride, grad_stride, out_stride; /* from one class to the next */
-} few_classes;
-
-enum { LINE_VECTORS = FSM_COLUMNS / LANES };
+} column_block;
 
 /* Those of class l, `v` vectors further on. */
-static inline const storage *y_from(const few_classes *f, size_t l, size_t v) {
-  return f->y + (ptrdiff_t)l * f->y_stride + v * LANES;
+static inline const storage *y_from(const column_block *b, size_t l, size_t v) {
+  return b->y + (ptrdiff_t)l * b->y_stride + v * LANES;
 }
-static inline const storage *grad_from(const few_classes *f, size_t l, size_t v) {
-  return f->grad + (ptrdiff_t)l * f->grad_stride + v * LANES;
+static inline const storage *grad_from(const column_block *b, size_t l, size_t v) {
+  return b->grad + (ptrdiff_t)l * b->grad_stride + v * LANES;
 }
-FSM_INLINE void store_at(const few_classes *f, size_t l, size_t v, const size_t width, vec result) {
-  storage *out = f->out + (ptrdiff_t)l * f->out_stride + v * LANES;
+FSM_INLINE void store_at(const column_block *b, size_t l, size_t v, const size_t width,
+                         vec result) {
+  storage *out = b->out + (ptrdiff_t)l * b->out_stride + v * LANES;
   line_store(NULL, out, 0, width, result, 0, false);
 }
 
-typedef void columns_backward(const few_classes *f, const exp_frame *frame, const size_t vectors,
+/* So many vectors of columns, at most TILE_VECTORS, or one that is `width` wide. */
+typedef void columns_backward(const column_block *b, const exp_frame *frame, const size_t vectors,
                               const size_t width);
 
-FSM_INLINE void softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+/* Add `count` classes from l on to the sums of grad, or of grad y. */
+FSM_INLINE void add_classes(wide *sum, const column_block *b, size_t l, const size_t count,
+                            const size_t vectors, const size_t width, const bool of_products) {
+  for (size_t v = 0; v < vectors; v++) {
+    wide added = sum[v];
+    for (size_t k = 0; k < count; k++) {
+      const storage *y = of_products ? y_from(b, l + k, v) : NULL;
+      added = sum_vector(added, grad_from(b, l + k, v), y, 0, width);
+    }
+    sum[v] = added;
+  }
+}
+
+FSM_INLINE void sum_columns(wide *sum, const column_block *b, const size_t vectors,
+                            const size_t width, const bool of_products) {
+  size_t l = 0;
+  for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
+  for (; l + 4 <= b->length; l += 4) add_classes(sum, b, l, 4, vectors, width, of_products);
+  for (; l < b->length; l++) add_classes(sum, b, l, 1, vectors, width, of_products);
+  for (size_t v = 0; v < vectors; v++) sum[v] = wide_end(sum[v]);
+}
+
+FSM_INLINE void softmax_backward_columns(const column_block *b, const exp_frame *frame,
                                          const size_t vectors, const size_t width) {
   (void)frame;
-  wide sum[LINE_VECTORS];
-  vec inner[LINE_VECTORS];
-  for (size_t v = 0; v < vectors; v++) sum[v] = wide_zero();
-  for (size_t l = 0; l < f->length; l++)
-    for (size_t v = 0; v < vectors; v++)
-      sum[v] = wide_add_products(sum[v], wide_load_or_0(grad_from(f, l, v), 0, width),
-                                 wide_load_or_0(y_from(f, l, v), 0, width));
-  for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(wide_end(sum[v]));
-  for (size_t l = 0; l < f->length; l++)
+  wide sum[TILE_VECTORS];
+  sum_columns(sum, b, vectors, width, true);
+  for (size_t l = 0; l < b->length; l++)
     for (size_t v = 0; v < vectors; v++) {
-      vec y = load_or_0(y_from(f, l, v), 0, width), grad = load_or_0(grad_from(f, l, v), 0, width);
-      store_at(f, l, v, width, softmax_gradient_of(y, grad, inner[v]));
+      vec y = load_or_0(y_from(b, l, v), 0, width), grad = load_or_0(grad_from(b, l, v), 0, width);
+      store_at(b, l, v, width, softmax_gradient_of(y, grad, wide_value(sum[v])));
     }
 }
 
-FSM_INLINE void log_softmax_backward_block(const few_classes *f, const log_softmax_gradients *g,
-                                           size_t l, const size_t count, size_t v,
-                                           const size_t width) {
-  vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
-  for (size_t k = 0; k < count; k++) {
-    log_y[k] = load_or_0(y_from(f, l + k, v), 0, width);
-    grad[k] = load_or_0(grad_from(f, l + k, v), 0, width);
+FSM_INLINE void log_softmax_backward_classes(const column_block *b, const wide *sum,
+                                             const exp_frame *frame, size_t l, const size_t count,
+                                             const size_t vectors, const size_t width) {
+  for (size_t v = 0; v < vectors; v++) {
+    log_softmax_gradients g = log_softmax_gradients_with(sum[v], frame);
+    vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
+    for (size_t k = 0; k < count; k++) {
+      log_y[k] = load_or_0(y_from(b, l + k, v), 0, width);
+      grad[k] = load_or_0(grad_from(b, l + k, v), 0, width);
+    }
+    log_softmax_gradients_of(result, &g, log_y, grad, count);
+    for (size_t k = 0; k < count; k++) store_at(b, l + k, v, width, result[k]);
   }
-  log_softmax_gradients_of(result, g, log_y, grad, count);
-  for (size_t k = 0; k < count; k++) store_at(f, l + k, v, width, result[k]);
 }
 
-FSM_INLINE void log_softmax_backward_columns(const few_classes *f, const exp_frame *frame,
+FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_frame *frame,
                                              const size_t vectors, const size_t width) {
-  log_softmax_gradients g[LINE_VECTORS];
-  for (size_t v = 0; v < vectors; v++) {
-    wide sum = wide_zero();
-    for (size_t l = 0; l < f->length; l++)
-      sum = wide_add_doubles(sum, wide_load_or_0(grad_from(f, l, v), 0, width));
-    g[v] = log_softmax_gradients_with(wide_end(sum), frame);
-  }
+  wide sum[TILE_VECTORS];
+  sum_columns(sum, b, vectors, width, false);
   size_t l = 0;
-  for (; l + 2 <= f->length; l += 2)
-    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 2, v, width);
-  if (l < f->length)
-    for (size_t v = 0; v < vectors; v++) log_softmax_backward_block(f, &g[v], l, 1, v, width);
+  for (; l + 2 <= b->length; l += 2)
+    log_softmax_backward_classes(b, sum, frame, l, 2, vectors, width);
+  if (l < b->length) log_softmax_backward_classes(b, sum, frame, l, 1, vectors, width);
 }
 
 /* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */
@@ -253,8 +264,8 @@ FSM_INLINE size_t backward_batch(const fsm_call *c, size_t outer, const exp_fram
   call_batch(&y, c, &c->x, outer);
   call_batch(&grad, c, &c->other, outer);
   storage *of_y = columns_of_batch(&y), *of_grad = columns_of_batch(&grad);
-  few_classes f = {c->length, of_y, of_grad, of_grad, LANES, LANES, LANES};
-  columns(&f, frame, 1, LANES);
+  column_block b = {c->length, of_y, of_grad, of_grad, LANES, LANES, LANES};
+  columns(&b, frame, 1, LANES);
   store_batch(&grad, c, outer);
   return grad.count;
 }
@@ -300,28 +311,30 @@ static void log_softmax_backward_rows(const fsm_call *c) {
   }
 }
 
+/* Columns are worked on where they are, but for few that are long. */
 FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backward *columns) {
-  if (c->inner == 1 || c->length > SHORT) {
+  if (c->inner == 1 || (c->inner < LANES / 2 && c->length > SHORT)) {
     as_rows(c, rows);
     return;
   }
   tempering t = untempered();
   exp_frame frame = frame_of(v_set1(0), &t);
   for (size_t outer = 0; outer < c->outer; outer++)
-    for (size_t inner = 0; inner < c->inner;) {
-      size_t left = c->inner - inner, width = left < LANES ? left : LANES;
-      few_classes f = {c->length,
-                       elements_of(&c->x, outer, inner),
-                       elements_of(&c->other, outer, inner),
-                       elements_of(&c->out, outer, inner),
-                       c->x.length,
-                       c->other.length,
-                       c->out.length};
-      if (left >= FSM_COLUMNS)
-        columns(&f, &frame, LINE_VECTORS, LANES);
+    for (size_t inner = 0, done; inner < c->inner; inner += done) {
+      size_t left = c->inner - inner, whole = left / LANES;
+      size_t vectors = whole < TILE_VECTORS ? whole : TILE_VECTORS;
+      column_block b = {c->length,
+                        elements_of(&c->x, outer, inner),
+                        elements_of(&c->other, outer, inner),
+                        elements_of(&c->out, outer, inner),
+                        c->x.length,
+                        c->other.length,
+                        c->out.length};
+      if (vectors > 0)
+        columns(&b, &frame, vectors, LANES);
       else
-        columns(&f, &frame, 1, width);
-      inner += left >= FSM_COLUMNS ? FSM_COLUMNS : width;
+        columns(&b, &frame, 1, left);
+      done = vectors > 0 ? vectors * LANES : left;
     }
 }
 
