@@ -16,8 +16,8 @@ CANARY = 0x5A
 @pytest.mark.parametrize("function", ["softmax", "log_softmax"])
 def test_a_large_array_is_its_rows(api, function, dtype, offset, length):
     """The same bits as row by row, and nothing written beside the result, wherever it begins."""
-    if api._kernels.name == "numpy":
-        pytest.skip("nothing is streamed")
+    if api._kernels.name not in ("avx2", "avx512"):
+        pytest.skip("nothing is stored past the caches")
     itemsize = np.dtype(dtype).itemsize
     rows = NBYTES // itemsize // length
     x = np.random.default_rng(length).normal(0, 5, (rows, length)).astype(dtype)
@@ -74,7 +74,7 @@ def test_temperatures_of_rows_that_are_streamed(api, function, length):
 def test_a_row_beyond_the_cache_is_within_the_bound(api, dtype, centre, offset):
     """Its parts differ in their maxima, and one has no element that counts."""
     if api._kernels.name == "numpy":
-        pytest.skip("nothing is streamed")
+        pytest.skip("it has no parts of rows")
     length = 5_000_011
     x = np.random.default_rng(0).normal(0, 3, length).astype(dtype)
     x[1_000_000:2_000_000] -= 200

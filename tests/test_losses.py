@@ -368,7 +368,7 @@ def test_special_slices(api, case):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_special_slices_among_columns(api, weighted, smoothing, classes, columns):
-    """Their losses are those that they have as single rows, and so are those of their neighbours."""
+    """Their losses, and those of their neighbours, are those that they have as single rows."""
     rng = np.random.default_rng(classes * columns)
     x = rng.normal(0.0, 5.0, (columns, classes)).astype(np.float32)
     for value in (np.inf, -np.inf, np.nan, np.finfo(np.float32).max):
