@@ -65,7 +65,11 @@ core = Extension(
         "src/isa/avx512_f32.c",
         "src/isa/avx512_f64.c",
     ],
-    depends=sorted(glob("src/**/*.h", recursive=True)),
+    depends=[
+        "fastsoftmax/_core.pxd",
+        "fastsoftmax/_plain.pxd",
+        *sorted(glob("src/**/*.h", recursive=True)),
+    ],
     include_dirs=["src", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     optional=os.environ.get("FASTSOFTMAX_REQUIRE_EXTENSION", "") in ("", "0"),

@@ -10,13 +10,38 @@ import functools
 import numpy as np
 
 cimport cython
-from cpython.long cimport PyLong_AsLongAndOverflow
-from libc.math cimport INFINITY, NAN, frexp, isfinite, isinf, ldexp
+from libc.math cimport NAN, frexp, isfinite, ldexp
 from libc.string cimport memset
 
 from fastsoftmax._workers import get_workers
 
 cimport numpy as cnp
+
+from fastsoftmax._plain cimport (
+    MAX_NDIM,
+    are_apart,
+    are_same,
+    array_of_list,
+    array_or_scalar,
+    as_divisor,
+    copied_weights,
+    from_the_front,
+    is_dtype_of,
+    is_like,
+    is_place,
+    is_plain,
+    is_plain_turned,
+    is_reduction,
+    is_row_of,
+    labels_of_slices,
+    may_receive,
+    new_like,
+    new_slices,
+    plain_copy,
+    scalar_like,
+    soon_plain,
+    whole_mask,
+)
 
 cnp.import_array()
 
@@ -26,28 +51,16 @@ ctypedef fused real:
     double
     unsigned short
 
-ctypedef fused floating:
-    float
-    double
-
 # A function of fsm_kernels; which one is known where it is called.
 ctypedef enum function:
     SOFTMAX
     LOG_SOFTMAX
     LOGSUMEXP
 
-# Dimensions that a NumPy array can have.
-cdef enum:
-    MAX_NDIM = 64
-
 # Elements from which other threads may run meanwhile: below, handing over the interpreter's lock
 # costs more than they gain.
 cdef enum:
     RELEASE_FROM = 8192
-
-# Elements up to which an array is copied to be plain: NumPy's ways take longer than the copy.
-cdef enum:
-    SMALL = 4096
 
 # More threads than any machine has.
 cdef enum:
@@ -444,7 +457,8 @@ cdef class Kernels:
     cdef double _divisor_of_mean(self, fsm_call *call):
         """The sum of the weights of the labels that are not ignored; NaN for nothing.
 
-        They are divided by the power of two that brings it near 1 beforehand, which changes no mean.
+        They are divided by the power of two that brings it near 1 beforehand, which changes no
+        mean.
         """
         cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
         cdef double *weight = <double *> call.weight.data
@@ -673,193 +687,12 @@ cdef class Kernels:
         return result
 
 
-cdef array_of_list(x):
-    """A list as an array, if it can be one; anything else as it is."""
-    if type(x) is not list:
-        return x
-    try:
-        return np.asarray(x)
-    except Exception:  # which the general way has again, and reports
-        return x
-
-
-cdef cnp.ndarray exact_array(x):
-    """A list as an array, or x if it is exactly an ndarray; else None."""
-    x = array_of_list(x)
-    return x if cnp.PyArray_CheckExact(x) else None
-
-
-cdef bint is_plain_turned(x) noexcept:
-    """Whether x is exactly an ndarray, native, and Fortran-contiguous but not C-contiguous."""
-    return (
-        cnp.PyArray_CheckExact(x)
-        and cnp.PyArray_ISFARRAY_RO(x)
-        and not cnp.PyArray_ISCONTIGUOUS(x)
-    )
-
-
-cdef plain_copy(x, asked):
-    """A small array, whose axes lie in memory in their order, as a plain one; else None.
-
-    It has the dtype that is `asked` for, if that is one of the kernels' and holds all of x.
-    """
-    cdef cnp.ndarray a
-    cdef int dtype, wide
-    if not cnp.PyArray_CheckExact(x):
-        return None
-    a = <cnp.ndarray> x
-    if cnp.PyArray_SIZE(a) > SMALL or not is_in_order(a):
-        return None
-    dtype = cnp.PyArray_TYPE(a)
-    if cnp.PyArray_ISINTEGER(a) or cnp.PyArray_ISBOOL(a):
-        dtype = cnp.NPY_FLOAT64
-    elif dtype not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16):
-        return None
-    if asked is not None:
-        wide = dtype_number(asked)
-        if wide not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not cnp.PyArray_CanCastSafely(
-            dtype, wide
-        ):
-            return None
-        dtype = wide
-    return cnp.PyArray_FROM_OTF(a, dtype, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_FORCECAST)
-
-
-cdef soon_plain(x):
-    """A plain copy of a list or small array of float32 or float64; else x."""
-    if is_plain(x):
-        return x
-    cdef cnp.ndarray given = exact_array(x)
-    copy = plain_copy(given, None) if given is not None and cnp.PyArray_ISFLOAT(given) else None
-    return copy if is_plain(copy) else x
-
-
-cdef bint is_in_order(cnp.ndarray a) noexcept:
-    """Whether each axis has a stride no larger than the one before, as in a new array."""
-    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
-    cdef int i
-    for i in range(1, cnp.PyArray_NDIM(a)):
-        if abs(strides[i]) > abs(strides[i - 1]):
-            return False
-    return True
-
-
-cdef whole_mask(where, cnp.ndarray x):
-    """A mask that may be broadcast to the shape of x, in that shape; any other `where` as it is."""
-    cdef cnp.ndarray mask
-    if (
-        not cnp.PyArray_CheckExact(where)
-        or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL
-        or cnp.PyArray_NDIM(where) > cnp.PyArray_NDIM(x)
-    ):
-        return where
-    mask = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_BOOL, 0)
-    try:
-        mask[...] = where
-    except ValueError:  # which the general way reports
-        return where
-    return mask
-
-
 cdef fsm_kernel *kernel(const fsm_kernels *kernels, function which) noexcept:
     if which == SOFTMAX:
         return kernels.softmax
     if which == LOG_SOFTMAX:
         return kernels.log_softmax
     return kernels.logsumexp
-
-
-cdef bint is_plain(x) noexcept:
-    """Whether x is exactly an ndarray, float32 or float64, native, C-contiguous and not empty."""
-    if not cnp.PyArray_CheckExact(x):
-        return False
-    cdef int dtype = cnp.PyArray_TYPE(x)
-    return (
-        (dtype == cnp.NPY_FLOAT32 or dtype == cnp.NPY_FLOAT64)
-        and cnp.PyArray_ISCARRAY_RO(x)
-        and cnp.PyArray_NDIM(x) > 0
-        and cnp.PyArray_SIZE(x) > 0
-    )
-
-
-cdef bint may_receive(out, cnp.ndarray x) noexcept:
-    """Whether out is a place for a result like the plain array x: x itself, or apart from it."""
-    return is_place(out, x, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)) and (
-        are_same(out, x) or are_apart(out, x)
-    )
-
-
-cdef bint is_place(out, cnp.ndarray x, int ndim, cnp.npy_intp *shape) noexcept:
-    """Whether out is a plain array to write to, of the dtype of x and this shape."""
-    cdef cnp.ndarray a
-    if not cnp.PyArray_CheckExact(out):
-        return False
-    a = <cnp.ndarray> out
-    return (
-        cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISCARRAY(a)
-        and cnp.PyArray_NDIM(a) == ndim
-        and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(a), shape, ndim)
-    )
-
-
-cdef bint are_same(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two contiguous arrays of one shape and dtype are the same memory."""
-    return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b)
-
-
-cdef bint are_apart(cnp.ndarray a, b) noexcept:
-    """Whether b is a contiguous array, and has no byte in common with another, a."""
-    cdef const char *of_a = <const char *> cnp.PyArray_DATA(a)
-    cdef const char *of_b
-    cdef cnp.ndarray other
-    if not cnp.PyArray_CheckExact(b):
-        return False
-    other = <cnp.ndarray> b
-    of_b = <const char *> cnp.PyArray_DATA(other)
-    return cnp.PyArray_ISCARRAY_RO(other) and (
-        of_a + cnp.PyArray_NBYTES(a) <= of_b or of_b + cnp.PyArray_NBYTES(other) <= of_a
-    )
-
-
-cdef int from_the_front(axis, int ndim) noexcept:
-    """An axis given as an int, counted from the front; -1 for any other."""
-    cdef int overflow
-    cdef long place
-    if type(axis) is not int:
-        return -1
-    place = PyLong_AsLongAndOverflow(axis, &overflow)
-    if place < 0:
-        place += ndim
-    return place if overflow == 0 and 0 <= place < ndim else -1
-
-
-cdef double as_divisor(temperature) noexcept:
-    """A temperature that is a number and that the kernels take; 0 for any other."""
-    cdef int overflow = 0
-    cdef double divisor = 0
-    if isinstance(temperature, float):
-        divisor = temperature
-    elif type(temperature) is int:
-        divisor = PyLong_AsLongAndOverflow(temperature, &overflow)
-    return divisor if overflow == 0 and 2.0**-60 <= divisor <= 2.0**60 else 0
-
-
-cdef bint is_dtype_of(dtype, cnp.ndarray x):
-    """Whether dtype stands for the dtype of x."""
-    try:
-        return cnp.dtype(dtype) is x.descr
-    except TypeError:
-        return False
-
-
-cdef int dtype_number(dtype):
-    """NumPy's number of what stands for a native dtype; -1 if nothing does."""
-    try:
-        asked = cnp.dtype(dtype)
-        return asked.num if asked.isnative else -1
-    except TypeError:
-        return -1
 
 
 cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:
@@ -882,20 +715,6 @@ cdef bint begin_where(fsm_slices *slices, where, cnp.ndarray x) noexcept:
         and cnp.PyArray_NDIM(mask) == 1
         and cnp.PyArray_DIM(mask, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
         and cnp.PyArray_DIM(mask, 0) == <cnp.npy_intp> slices.length
-    )
-
-
-cdef bint is_like(cnp.ndarray a, cnp.ndarray x) noexcept:
-    """Whether a has the shape and dtype of x."""
-    return cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x) and cnp.PyArray_SAMESHAPE(a, x)
-
-
-cdef bint is_row_of(cnp.ndarray a, cnp.ndarray x) noexcept:
-    """Whether a is a vector as long as the rows of x, and of its dtype."""
-    return (
-        cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_NDIM(a) == 1
-        and cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     )
 
 
@@ -938,113 +757,6 @@ cdef fsm_array first_of_each(const fsm_call *call, cnp.ndarray a) noexcept:
 cdef fsm_array same_for_all(cnp.ndarray a) noexcept:
     """A contiguous array with an element for each place along the axis of a call."""
     return [cnp.PyArray_DATA(a), 0, 1, 0]
-
-
-cdef cnp.ndarray new_slices(cnp.ndarray x, axis, int dtype):
-    """A new array with an element for each slice of x along this axis."""
-    cdef cnp.npy_intp[MAX_NDIM] shape
-    cdef int ndim = cnp.PyArray_NDIM(x), place = from_the_front(axis, ndim), i
-    for i in range(ndim - 1):
-        shape[i] = cnp.PyArray_DIM(x, i if i < place else i + 1)
-    return cnp.PyArray_EMPTY(ndim - 1, shape, dtype, 0)
-
-
-cdef cnp.ndarray new_like(cnp.ndarray x):
-    """A new contiguous array of the shape and dtype of x."""
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
-
-
-cdef array_or_scalar(cnp.ndarray result):
-    return result[()] if cnp.PyArray_NDIM(result) == 0 else result
-
-
-cdef cnp.ndarray labels_of_slices(
-    target, cnp.ndarray logits, axis, bint ignores, ignore_index
-):
-    """Integers that are a class for each slice, or -1 where it `ignores` them; else None.
-
-    Always a copy: what has been found to be in range must stay so, whatever other threads write.
-    """
-    cdef cnp.ndarray labels
-    cdef cnp.npy_int64 *label
-    cdef cnp.npy_int64 ignored
-    cdef cnp.npy_intp classes, i
-    cdef cnp.npy_uint64 signs = 0
-    cdef int place = from_the_front(axis, cnp.PyArray_NDIM(logits)), k
-    labels = exact_array(target)
-    if (
-        labels is None
-        or not cnp.PyArray_ISINTEGER(labels)
-        or (cnp.PyArray_ISUNSIGNED(labels) and cnp.PyArray_ITEMSIZE(labels) > 4)
-        or cnp.PyArray_NDIM(labels) != cnp.PyArray_NDIM(logits) - 1
-    ):
-        return None
-    for k in range(cnp.PyArray_NDIM(labels)):
-        if cnp.PyArray_DIM(labels, k) != cnp.PyArray_DIM(logits, k if k < place else k + 1):
-            return None
-    if type(ignore_index) is not int or not -(2**63) <= ignore_index < 2**63:
-        return None
-    ignored = ignore_index
-    labels = cnp.PyArray_FROM_OTF(
-        labels, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
-    )
-    classes = cnp.PyArray_DIM(logits, place)
-    label = <cnp.npy_int64 *> cnp.PyArray_DATA(labels)
-    # Most often all are classes, and then the sign of either operand is never set.
-    for i in range(cnp.PyArray_SIZE(labels)):
-        signs |= <cnp.npy_uint64> label[i] | <cnp.npy_uint64> classes - 1 - label[i]
-    if signs >> 63 == 0 and not (ignores and 0 <= ignored < classes):
-        return labels
-    for i in range(cnp.PyArray_SIZE(labels)):
-        if ignores and label[i] == ignored:
-            label[i] = -1
-        elif not 0 <= label[i] < classes:
-            return None
-    return labels
-
-
-cdef cnp.ndarray copied_weights(weight, cnp.npy_intp count):
-    """A copy of so many weights in float64, if they are finite and not negative; else None."""
-    cdef cnp.ndarray weights
-    cdef const double *value
-    cdef const cnp.npy_uint64 *bits
-    cdef cnp.npy_uint64 signs = 0
-    cdef cnp.npy_intp i
-    cdef bint is_wrong = False
-    weights = exact_array(weight)
-    if (
-        weights is None
-        or not cnp.PyArray_ISINTEGER(weights)
-        and cnp.PyArray_TYPE(weights) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
-        or cnp.PyArray_NDIM(weights) != 1
-        or cnp.PyArray_DIM(weights, 0) != count
-    ):
-        return None
-    weights = cnp.PyArray_FROM_OTF(
-        weights, cnp.NPY_FLOAT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
-    )
-    value = <const double *> cnp.PyArray_DATA(weights)
-    bits = <const cnp.npy_uint64 *> value
-    # Most often no sign is set, nor would one be by adding 1 to the exponent, as for inf and NaN.
-    for i in range(count):
-        signs |= bits[i] | bits[i] + (<cnp.npy_uint64> 1 << 52)
-    if signs >> 63 == 0:
-        return weights
-    for i in range(count):
-        is_wrong |= not 0 <= value[i] < INFINITY
-    return None if is_wrong else weights
-
-
-cdef bint is_reduction(reduction):
-    return type(reduction) is str and reduction in ("mean", "sum", "none")
-
-
-cdef scalar_like(cnp.ndarray x, double value):
-    """A NumPy scalar of the dtype of x, float32 or float64."""
-    cdef float narrow = <float> value
-    if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        return cnp.PyArray_ToScalar(&narrow, x)
-    return cnp.PyArray_ToScalar(&value, x)
 
 
 cdef run(

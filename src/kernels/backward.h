@@ -94,17 +94,15 @@ static double impossible_gradient(double grad, double log_y, double sum, double 
 /* What its last pass takes. */
 typedef struct {
   const slice *s;
-  wide sum; /* sum(grad) */
+  const wide *sum; /* sum(grad) */
   vec minus_total;
-  exp_frame frame;
-  vec scale; /* of a term, to be a share */
+  const exp_frame *frame;
 } log_softmax_gradients;
 
-FSM_INLINE log_softmax_gradients log_softmax_gradients_with(wide sum, const exp_frame *frame) {
-  return (log_softmax_gradients){.sum = sum,
-                                 .minus_total = v_sub(v_set1(0), wide_value(sum)),
-                                 .frame = *frame,
-                                 .scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE)))};
+FSM_INLINE log_softmax_gradients log_softmax_gradients_with(const wide *sum,
+                                                            const exp_frame *frame) {
+  return (log_softmax_gradients){
+      .sum = sum, .minus_total = v_sub(v_set1(0), wide_value(*sum)), .frame = frame};
 }
 
 /* `result`, with those gradients in their places. */
@@ -131,17 +129,18 @@ FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const wi
 FSM_INLINE void log_softmax_gradients_of(vec *result, const log_softmax_gradients *g,
                                          const vec *log_y, const vec *grad, const size_t count) {
   exp_term term[ROW_BLOCK];
-  exp_terms(term, log_y, &g->frame, count);
+  vec scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE))); /* of a term, to be a share */
+  exp_terms(term, log_y, g->frame, count);
   vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
-    vec value = v_sub(v_stored(exp_term_value(&term[k])), g->frame.floor_term);
-    vec y = v_mul_small(value, g->scale);
+    vec value = v_sub(v_stored(exp_term_value(&term[k])), g->frame->floor_term);
+    vec y = v_mul_small(value, scale);
     result[k] = v_mul_add(y, g->minus_total, grad[k]);
     largest = v_max(log_y[k], largest);
   }
   if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)))
     for (size_t k = 0; k < count; k++)
-      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], &g->sum);
+      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], g->sum);
 }
 
 /* Those from element i on, of `width` elements each. */
@@ -162,7 +161,7 @@ FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t 
 FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *frame) {
   size_t length = s->x.length;
   wide sum = sum_of(s->other, NULL, length, false);
-  log_softmax_gradients g = log_softmax_gradients_with(sum, frame);
+  log_softmax_gradients g = log_softmax_gradients_with(&sum, frame);
   g.s = s;
   if (length >= LANES) {
     store_row(s->out, length, log_softmax_gradient_step, &g);
@@ -224,11 +223,13 @@ FSM_INLINE void softmax_backward_columns(const column_block *b, const exp_frame 
                                          const size_t vectors, const size_t width) {
   (void)frame;
   wide sum[TILE_VECTORS];
+  vec inner[TILE_VECTORS];
   sum_columns(sum, b, vectors, width, true);
+  for (size_t v = 0; v < vectors; v++) inner[v] = wide_value(sum[v]);
   for (size_t l = 0; l < b->length; l++)
     for (size_t v = 0; v < vectors; v++) {
       vec y = load_or_0(y_from(b, l, v), 0, width), grad = load_or_0(grad_from(b, l, v), 0, width);
-      store_at(b, l, v, width, softmax_gradient_of(y, grad, wide_value(sum[v])));
+      store_at(b, l, v, width, softmax_gradient_of(y, grad, inner[v]));
     }
 }
 
@@ -236,7 +237,7 @@ FSM_INLINE void log_softmax_backward_classes(const column_block *b, const wide *
                                              const exp_frame *frame, size_t l, const size_t count,
                                              const size_t vectors, const size_t width) {
   for (size_t v = 0; v < vectors; v++) {
-    log_softmax_gradients g = log_softmax_gradients_with(sum[v], frame);
+    log_softmax_gradients g = log_softmax_gradients_with(&sum[v], frame);
     vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
     for (size_t k = 0; k < count; k++) {
       log_y[k] = load_or_0(y_from(b, l + k, v), 0, width);
@@ -252,9 +253,9 @@ FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_fr
   wide sum[TILE_VECTORS];
   sum_columns(sum, b, vectors, width, false);
   size_t l = 0;
-  for (; l + 2 <= b->length; l += 2)
-    log_softmax_backward_classes(b, sum, frame, l, 2, vectors, width);
-  if (l < b->length) log_softmax_backward_classes(b, sum, frame, l, 1, vectors, width);
+  for (; l + ROW_BLOCK <= b->length; l += ROW_BLOCK)
+    log_softmax_backward_classes(b, sum, frame, l, ROW_BLOCK, vectors, width);
+  for (; l < b->length; l++) log_softmax_backward_classes(b, sum, frame, l, 1, vectors, width);
 }
 
 /* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */

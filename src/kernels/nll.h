@@ -34,7 +34,7 @@ static void nll_loss(const fsm_call *c) {
 
 /* The sum of contiguous numbers, in twice the digits of double and then rounded; where that is
  * infinite or NaN, what plain additions give. */
-static double sum(const void *numbers, size_t count) {
+static double sum_of_numbers(const void *numbers, size_t count) {
   enum { SIDE_BY_SIDE = 4, STEP = SIDE_BY_SIDE * DOUBLE_LANES };
   const storage *x = numbers;
   dvec_pair sums[SIDE_BY_SIDE];

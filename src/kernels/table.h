@@ -76,7 +76,7 @@ static void logsumexp(const fsm_slices *s) {
    softmax_backward,                                                                               \
    log_softmax_backward,                                                                           \
    weighted_logsumexp,                                                                             \
-   .sum = sum}
+   .sum = sum_of_numbers}
 #else /* the others are not offered for 16 bits */
 #define FSM_KERNELS                                                                                \
   {.softmax = softmax,                                                                             \
