@@ -21,6 +21,7 @@
 #include "kernels/predict.h"
 #include "kernels/top_k.h"
 #include "kernels/losses.h"
+#include "kernels/label_losses.h"
 #include "kernels/nll.h"
 #include "kernels/backward.h"
 #include "kernels/weighted.h"
