@@ -76,3 +76,21 @@ def test_a_dominated_row_keeps_its_digits_wherever_the_largest_stands(api, dtype
     np.fill_diagonal(x, 0.0)
     for arrangement in ARRANGEMENTS.values():
         assert_all_accurate(api, x, oracle.exact(x), arrangement)
+
+
+@pytest.mark.skipif(not oracle.EXTENDED, reason="needs a long double of more than 64 bits")
+@pytest.mark.parametrize(("length", "deviation"), [(4, 3.0), (7, 5.0), (200, 10.0)])
+def test_the_logarithm_of_rows_that_a_few_elements_lead(api, length, deviation):
+    """Its error is theirs, and of many rows some have the worst; in units at most 2."""
+    x = np.random.default_rng(length).normal(0.0, deviation, (1_200_000 // length, length))
+    x = x.astype(np.float32)
+    wide = x.astype(np.longdouble)
+    terms = np.exp(wide - wide.max(1, keepdims=True))
+    at = x.argmax(1)[:, np.newaxis]
+    np.put_along_axis(terms, at, 0, 1)
+    exact = np.log1p(terms.sum(1))
+    bound = 2 * np.spacing(exact.astype(np.float32))
+    for arrangement in ARRANGEMENTS.values():
+        got = api.log_softmax(arrangement.place(x), arrangement.axis)
+        largest = np.take_along_axis(arrangement.rows(got), at, 1)[:, 0]
+        assert (np.abs(largest + exact) <= bound).all()

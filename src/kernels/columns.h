@@ -133,7 +133,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
       ties = v_count_add(ties, tie[k]);
     }
     t->ties[v] = ties;
-    t->rest[v] = wide_add_others(t->rest[v], tie, term, rows, true);
+    t->rest[v] = wide_add_others(t->rest[v], tie, term, rows, false);
   }
 }
 

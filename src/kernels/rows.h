@@ -139,7 +139,7 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
       tie[k] = v_equal(b->x[k], p->max);
       sum->ties += v_count_true(tie[k]);
     }
-    sum->rest = wide_add_others(sum->rest, tie, term, count, whole);
+    sum->rest = wide_add_others(sum->rest, tie, term, count, true);
   } else {
     sum->rest = terms_add_values(sum->rest, value, count, whole);
   }

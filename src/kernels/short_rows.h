@@ -132,7 +132,7 @@ FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *
     *ties = v_count_add(*ties, tie[k]);
   }
   if (flags.splits)
-    sum->rest = wide_add_others(sum->rest, tie, term, count, whole);
+    sum->rest = wide_add_others(sum->rest, tie, term, count, false);
   else
     sum->rest = terms_add_values(sum->rest, value, count, whole);
 }

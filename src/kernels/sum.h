@@ -102,8 +102,8 @@ FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const
 
 /* Add the terms of `count` vectors where `skip` is not set, with what rounding has cost them. */
 FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
-                                const bool whole) {
-  (void)whole;
+                                const bool by_pairs) {
+  (void)by_pairs;
   for (size_t k = 0; k < count; k++) {
     vec value = exp_term_value(&t[k]);
     vec rounded_off = v_fma(t[k].rise, t[k].slope, v_sub(t[k].scale, value));
@@ -166,11 +166,19 @@ FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const
   return w;
 }
 
+/* Add the terms of `count` vectors where `skip` is not set, one by one or, of an even number, two
+ * at a time in real: that costs the sum half a unit in its last place. A logarithm shows it where
+ * two or three elements have nearly all of the softmax: of its 2 units there, by fours it took 2.7,
+ * by pairs 2.2 in short rows and 1.9 in others. */
 FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
-                                const bool whole) {
+                                const bool by_pairs) {
   vec value[BLOCK];
   for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k]));
-  return terms_add_values(w, value, count, whole);
+  if (by_pairs && count % 2 == 0)
+    for (size_t k = 0; k < count; k += 2) w = wide_add(w, v_add(value[k], value[k + 1]));
+  else
+    for (size_t k = 0; k < count; k++) w = wide_add(w, value[k]);
+  return w;
 }
 
 FSM_INLINE void wide_store(wide w, double hi[LANES], double lo[LANES]) {
