@@ -125,8 +125,9 @@ FSM_APART vec nearly_certain_gradients(vec result, vec grad, vec log_y, const wi
   return v_load_real(results);
 }
 
-/* The results of `count` vectors, at most ROW_BLOCK. */
-FSM_INLINE void log_softmax_gradients_of(vec *result, const log_softmax_gradients *g,
+/* The results of `count` vectors, at most ROW_BLOCK; returns whether one of them may have to be
+ * replaced, as its class is nearly certain. */
+FSM_INLINE bool log_softmax_gradients_of(vec *result, const log_softmax_gradients *g,
                                          const vec *log_y, const vec *grad, const size_t count) {
   exp_term term[ROW_BLOCK];
   vec scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE))); /* of a term, to be a share */
@@ -138,9 +139,7 @@ FSM_INLINE void log_softmax_gradients_of(vec *result, const log_softmax_gradient
     result[k] = v_mul_add(y, g->minus_total, grad[k]);
     largest = v_max(log_y[k], largest);
   }
-  if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)))
-    for (size_t k = 0; k < count; k++)
-      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], g->sum);
+  return v_count_true(v_less(v_set1(NEARLY_CERTAIN), largest)) > 0;
 }
 
 /* Those from element i on, of `width` elements each. */
@@ -151,7 +150,9 @@ FSM_INLINE void log_softmax_gradients_at(vec *result, const log_softmax_gradient
     log_y[k] = line_load(&g->s->x, i + k * LANES, width, false);
     grad[k] = load_or_0(g->s->other, i + k * LANES, width);
   }
-  log_softmax_gradients_of(result, g, log_y, grad, count);
+  if (log_softmax_gradients_of(result, g, log_y, grad, count))
+    for (size_t k = 0; k < count; k++)
+      result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], g->sum);
 }
 FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t i,
                                           const size_t count) {
@@ -233,9 +234,19 @@ FSM_INLINE void softmax_backward_columns(const column_block *b, const exp_frame 
     }
 }
 
+/* Of each column of a vector the class that is nearly certain, if there is one: two would have more
+ * than all. What its gradient takes is kept until the others are stored, as it takes so long that
+ * it should be found once for a column, and not for each class that is certain in some column. */
+typedef struct {
+  vec log_y, grad;
+  vec class; /* a number, at most MOST_CLASSES */
+} certain_class;
+enum { MOST_CLASSES = 1 << 24 };
+
 FSM_INLINE void log_softmax_backward_classes(const column_block *b, const wide *sum,
-                                             const exp_frame *frame, size_t l, const size_t count,
-                                             const size_t vectors, const size_t width) {
+                                             certain_class *certain, const exp_frame *frame,
+                                             size_t l, const size_t count, const size_t vectors,
+                                             const size_t width) {
   for (size_t v = 0; v < vectors; v++) {
     log_softmax_gradients g = log_softmax_gradients_with(&sum[v], frame);
     vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
@@ -243,19 +254,48 @@ FSM_INLINE void log_softmax_backward_classes(const column_block *b, const wide *
       log_y[k] = load_or_0(y_from(b, l + k, v), 0, width);
       grad[k] = load_or_0(grad_from(b, l + k, v), 0, width);
     }
-    log_softmax_gradients_of(result, &g, log_y, grad, count);
+    if (log_softmax_gradients_of(result, &g, log_y, grad, count))
+      for (size_t k = 0; k < count; k++) {
+        mask is_certain = v_less(v_set1(NEARLY_CERTAIN), log_y[k]);
+        certain[v].log_y = v_select(is_certain, log_y[k], certain[v].log_y);
+        certain[v].grad = v_select(is_certain, grad[k], certain[v].grad);
+        certain[v].class = v_select(is_certain, v_set1((real)(l + k)), certain[v].class);
+        if (v_count_true(v_less(v_set1(0), log_y[k])))
+          result[k] = nearly_certain_gradients(result[k], grad[k], log_y[k], &sum[v]);
+      }
     for (size_t k = 0; k < count; k++) store_at(b, l + k, v, width, result[k]);
   }
+}
+
+/* Store the gradients of nearly certain classes; columns without one store that of class 0 again,
+ * as which of them have one cannot be foreseen. */
+FSM_APART void store_certain_gradients(const column_block *b, size_t v, const certain_class *c,
+                                       const wide *sum, size_t width) {
+  storage *out = b->out + v * LANES, result[LANES];
+  real class[LANES];
+  vec of_class_0 = load_or_0(out, 0, width);
+  v_store(result, nearly_certain_gradients(of_class_0, c->grad, c->log_y, sum));
+  v_store_real(class, c->class);
+  for (size_t k = 0; k < width; k++)
+    out[(ptrdiff_t)class[k] * b->out_stride + (ptrdiff_t)k] = result[k];
 }
 
 FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_frame *frame,
                                              const size_t vectors, const size_t width) {
   wide sum[TILE_VECTORS];
+  certain_class certain[TILE_VECTORS];
+  const vec zero = v_set1(0), nothing = v_set1(-(real)INFINITY);
   sum_columns(sum, b, vectors, width, false);
+  for (size_t v = 0; v < vectors; v++) certain[v] = (certain_class){nothing, zero, zero};
   size_t l = 0;
   for (; l + ROW_BLOCK <= b->length; l += ROW_BLOCK)
-    log_softmax_backward_classes(b, sum, frame, l, ROW_BLOCK, vectors, width);
-  for (; l < b->length; l++) log_softmax_backward_classes(b, sum, frame, l, 1, vectors, width);
+    log_softmax_backward_classes(b, sum, certain, frame, l, ROW_BLOCK, vectors, width);
+  for (; l + 2 <= b->length; l += 2)
+    log_softmax_backward_classes(b, sum, certain, frame, l, 2, vectors, width);
+  if (l < b->length) log_softmax_backward_classes(b, sum, certain, frame, l, 1, vectors, width);
+  for (size_t v = 0; v < vectors; v++)
+    if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), certain[v].log_y)))
+      store_certain_gradients(b, v, &certain[v], &sum[v], width);
 }
 
 /* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */
@@ -314,7 +354,7 @@ static void log_softmax_backward_rows(const fsm_call *c) {
 
 /* Columns are worked on where they are, but for few that are long. */
 FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backward *columns) {
-  if (c->inner == 1 || (c->inner < LANES / 2 && c->length > SHORT)) {
+  if (c->inner == 1 || (c->inner < LANES / 2 && c->length > SHORT) || c->length > MOST_CLASSES) {
     as_rows(c, rows);
     return;
   }
