@@ -91,18 +91,30 @@ static double impossible_gradient(double grad, double log_y, double sum, double 
   return -expm1(log_y) * grad - exp(log_y) * ((sum - grad) + sum_lo);
 }
 
+/* What exponentials of log_y take, which are terms of a slice whose maximum is 0. */
+typedef struct {
+  exp_frame frame;
+  vec floor;
+} exp_of_logs;
+
+static inline exp_of_logs for_logs(void) {
+  tempering t = untempered();
+  exp_frame frame = frame_of(v_set1(0), &t);
+  return (exp_of_logs){frame, floor_term(&frame)};
+}
+
 /* What its last pass takes. */
 typedef struct {
   const slice *s;
   const wide *sum; /* sum(grad) */
   vec minus_total;
-  const exp_frame *frame;
+  const exp_of_logs *exp;
 } log_softmax_gradients;
 
 FSM_INLINE log_softmax_gradients log_softmax_gradients_with(const wide *sum,
-                                                            const exp_frame *frame) {
+                                                            const exp_of_logs *exp) {
   return (log_softmax_gradients){
-      .sum = sum, .minus_total = v_sub(v_set1(0), wide_value(*sum)), .frame = frame};
+      .sum = sum, .minus_total = v_sub(v_set1(0), wide_value(*sum)), .exp = exp};
 }
 
 /* `result`, with those gradients in their places. */
@@ -131,10 +143,10 @@ FSM_INLINE bool log_softmax_gradients_of(vec *result, const log_softmax_gradient
                                          const vec *log_y, const vec *grad, const size_t count) {
   exp_term term[ROW_BLOCK];
   vec scale = v_set1((real)(1 / (TABLE_FACTOR * SPARE_SCALE))); /* of a term, to be a share */
-  exp_terms(term, log_y, g->frame, count);
+  exp_terms(term, log_y, &g->exp->frame, count);
   vec largest = v_set1(-(real)INFINITY); /* and not NaN, whatever is in the lane */
   for (size_t k = 0; k < count; k++) {
-    vec value = v_sub(v_stored(exp_term_value(&term[k])), g->frame->floor_term);
+    vec value = v_sub(v_stored(exp_term_value(&term[k])), g->exp->floor);
     vec y = v_mul_small(value, scale);
     result[k] = v_mul_add(y, g->minus_total, grad[k]);
     largest = v_max(log_y[k], largest);
@@ -159,10 +171,10 @@ FSM_INLINE void log_softmax_gradient_step(vec *result, const void *work, size_t 
   log_softmax_gradients_at(result, work, i, count, LANES);
 }
 
-FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_frame *frame) {
+FSM_INLINE void log_softmax_backward_slice(const slice *s, const exp_of_logs *exp) {
   size_t length = s->x.length;
   wide sum = sum_of(s->other, NULL, length, false);
-  log_softmax_gradients g = log_softmax_gradients_with(&sum, frame);
+  log_softmax_gradients g = log_softmax_gradients_with(&sum, exp);
   g.s = s;
   if (length >= LANES) {
     store_row(s->out, length, log_softmax_gradient_step, &g);
@@ -195,7 +207,7 @@ FSM_INLINE void store_at(const column_block *b, size_t l, size_t v, const size_t
 }
 
 /* So many vectors of columns, at most TILE_VECTORS, or one that is `width` wide. */
-typedef void columns_backward(const column_block *b, const exp_frame *frame, const size_t vectors,
+typedef void columns_backward(const column_block *b, const exp_of_logs *exp, const size_t vectors,
                               const size_t width);
 
 /* Add `count` classes from l on to the sums of grad, or of grad y. */
@@ -220,9 +232,9 @@ FSM_INLINE void sum_columns(wide *sum, const column_block *b, const size_t vecto
   for (size_t v = 0; v < vectors; v++) sum[v] = wide_end(sum[v]);
 }
 
-FSM_INLINE void softmax_backward_columns(const column_block *b, const exp_frame *frame,
+FSM_INLINE void softmax_backward_columns(const column_block *b, const exp_of_logs *exp,
                                          const size_t vectors, const size_t width) {
-  (void)frame;
+  (void)exp;
   wide sum[TILE_VECTORS];
   vec inner[TILE_VECTORS];
   sum_columns(sum, b, vectors, width, true);
@@ -244,11 +256,11 @@ typedef struct {
 enum { MOST_CLASSES = 1 << 24 };
 
 FSM_INLINE void log_softmax_backward_classes(const column_block *b, const wide *sum,
-                                             certain_class *certain, const exp_frame *frame,
+                                             certain_class *certain, const exp_of_logs *exp,
                                              size_t l, const size_t count, const size_t vectors,
                                              const size_t width) {
   for (size_t v = 0; v < vectors; v++) {
-    log_softmax_gradients g = log_softmax_gradients_with(&sum[v], frame);
+    log_softmax_gradients g = log_softmax_gradients_with(&sum[v], exp);
     vec log_y[ROW_BLOCK], grad[ROW_BLOCK], result[ROW_BLOCK];
     for (size_t k = 0; k < count; k++) {
       log_y[k] = load_or_0(y_from(b, l + k, v), 0, width);
@@ -280,7 +292,7 @@ FSM_APART void store_certain_gradients(const column_block *b, size_t v, const ce
     out[(ptrdiff_t)class[k] * b->out_stride + (ptrdiff_t)k] = result[k];
 }
 
-FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_frame *frame,
+FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_of_logs *exp,
                                              const size_t vectors, const size_t width) {
   wide sum[TILE_VECTORS];
   certain_class certain[TILE_VECTORS];
@@ -289,24 +301,24 @@ FSM_INLINE void log_softmax_backward_columns(const column_block *b, const exp_fr
   for (size_t v = 0; v < vectors; v++) certain[v] = (certain_class){nothing, zero, zero};
   size_t l = 0;
   for (; l + ROW_BLOCK <= b->length; l += ROW_BLOCK)
-    log_softmax_backward_classes(b, sum, certain, frame, l, ROW_BLOCK, vectors, width);
+    log_softmax_backward_classes(b, sum, certain, exp, l, ROW_BLOCK, vectors, width);
   for (; l + 2 <= b->length; l += 2)
-    log_softmax_backward_classes(b, sum, certain, frame, l, 2, vectors, width);
-  if (l < b->length) log_softmax_backward_classes(b, sum, certain, frame, l, 1, vectors, width);
+    log_softmax_backward_classes(b, sum, certain, exp, l, 2, vectors, width);
+  if (l < b->length) log_softmax_backward_classes(b, sum, certain, exp, l, 1, vectors, width);
   for (size_t v = 0; v < vectors; v++)
     if (v_count_true(v_less(v_set1(NEARLY_CERTAIN), certain[v].log_y)))
       store_certain_gradients(b, v, &certain[v], &sum[v], width);
 }
 
 /* Rows from `outer` on, LANES at most: returns how many. The result takes the gradient's place. */
-FSM_INLINE size_t backward_batch(const fsm_call *c, size_t outer, const exp_frame *frame,
+FSM_INLINE size_t backward_batch(const fsm_call *c, size_t outer, const exp_of_logs *exp,
                                  columns_backward *columns) {
   batch y, grad;
   call_batch(&y, c, &c->x, outer);
   call_batch(&grad, c, &c->other, outer);
   storage *of_y = columns_of_batch(&y), *of_grad = columns_of_batch(&grad);
   column_block b = {c->length, of_y, of_grad, of_grad, LANES, LANES, LANES};
-  columns(&b, frame, 1, LANES);
+  columns(&b, exp, 1, LANES);
   store_batch(&grad, c, outer);
   return grad.count;
 }
@@ -314,8 +326,8 @@ FSM_APART size_t softmax_backward_batch(const fsm_call *c, size_t outer) {
   return backward_batch(c, outer, NULL, softmax_backward_columns);
 }
 FSM_APART size_t log_softmax_backward_batch(const fsm_call *c, size_t outer,
-                                            const exp_frame *frame) {
-  return backward_batch(c, outer, frame, log_softmax_backward_columns);
+                                            const exp_of_logs *exp) {
+  return backward_batch(c, outer, exp, log_softmax_backward_columns);
 }
 
 FSM_INLINE void softmax_backward_each(const fsm_call *c, const bool is_few) {
@@ -340,15 +352,14 @@ static void softmax_backward_rows(const fsm_call *c) {
     softmax_backward_each(c, false);
 }
 static void log_softmax_backward_rows(const fsm_call *c) {
-  tempering t = untempered();
-  exp_frame frame = frame_of(v_set1(0), &t);
+  exp_of_logs exp = for_logs();
   if (is_short(c->length, c->outer)) {
-    for (size_t outer = 0; outer < c->outer;) outer += log_softmax_backward_batch(c, outer, &frame);
+    for (size_t outer = 0; outer < c->outer;) outer += log_softmax_backward_batch(c, outer, &exp);
     return;
   }
   for (size_t outer = 0; outer < c->outer; outer++) {
     slice s = slice_of(c, outer);
-    log_softmax_backward_slice(&s, &frame);
+    log_softmax_backward_slice(&s, &exp);
   }
 }
 
@@ -358,8 +369,7 @@ FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backw
     as_rows(c, rows);
     return;
   }
-  tempering t = untempered();
-  exp_frame frame = frame_of(v_set1(0), &t);
+  exp_of_logs exp = for_logs();
   for (size_t outer = 0; outer < c->outer; outer++)
     for (size_t inner = 0, done; inner < c->inner; inner += done) {
       size_t left = c->inner - inner, whole = left / LANES;
@@ -372,9 +382,9 @@ FSM_INLINE void backward(const fsm_call *c, fsm_call_kernel *rows, columns_backw
                         c->other.length,
                         c->out.length};
       if (vectors > 0)
-        columns(&b, &frame, vectors, LANES);
+        columns(&b, &exp, vectors, LANES);
       else
-        columns(&b, &frame, 1, left);
+        columns(&b, &exp, 1, left);
       done = vectors > 0 ? vectors * LANES : left;
     }
 }

@@ -210,7 +210,7 @@ static inline int64_t label_of(const slice *s) {
 /* What is known of a row. Shares are of the sum of its terms; those of all others than one of the
  * largest are summed by themselves, and keep their digits where next to nothing is left to them. */
 typedef struct {
-  real max, floor; /* the latter a term (exp_frame) */
+  real max, floor; /* the latter a term (floor_term) */
   double ties;
   double inverse[2]; /* 1 / sum of the terms, as hi + lo; NaN where max is not finite */
   double largest, others;
@@ -307,7 +307,7 @@ static void know_lanes(known *known_rows, size_t count, const term_sum *sums, ve
   double ties[LANES], logs[LANES], inverse[2][LANES], largest[LANES], others[LANES];
   lane_shares shares;
   v_store_real(maxima, max);
-  v_store_real(floors, frame->floor_term);
+  v_store_real(floors, floor_term(frame));
   doubles_store(sums->ties, ties);
   doubles_store(log, logs);
   if (has_shares) {

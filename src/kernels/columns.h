@@ -330,10 +330,10 @@ static void find_nan(tile *t) {
 
 static void know_shares_of_tile(tile *t) {
   for (size_t v = 0; v < folded_vectors(t); v++)
-    t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], t->frame[v].floor_term);
+    t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], floor_term(&t->frame[v]));
 }
 
-static void know_logs(tile *t) {
+static void know_log_sums(tile *t) {
   const bool finite = all_maxima_are_finite(t);
   if (!finite) find_nan(t);
   for (size_t v = 0; v < folded_vectors(t); v++) {
@@ -341,8 +341,13 @@ static void know_logs(tile *t) {
     t->log_sum[v] = log_of_sum(&t->sum[v], max, &t->frame[v]);
     if (!finite)
       t->log_sum[v] = log_of_nonfinite_sums(t->log_sum[v], max, v_equal(t->has_nan[v], v_set1(1)));
-    t->log[v] = log_frame_of(max, tile_tempering(t, v), t->log_sum[v]);
   }
+}
+
+static void know_logs(tile *t) {
+  know_log_sums(t);
+  for (size_t v = 0; v < folded_vectors(t); v++)
+    t->log[v] = log_frame_of(t->max[v], tile_tempering(t, v), t->log_sum[v]);
 }
 
 static void scale_terms_of_tile(tile *t) {
@@ -445,7 +450,8 @@ typedef struct {
 static const column_passes SOFTMAX_PASSES = {false, store_terms, know_shares_of_tile,
                                              scale_terms_of_tile};
 static const column_passes LOG_SOFTMAX_PASSES = {false, sum_terms_for_log, know_logs, store_logs};
-static const column_passes LOGSUMEXP_PASSES = {true, sum_terms_for_log, know_logs, store_log_sums};
+static const column_passes LOGSUMEXP_PASSES = {true, sum_terms_for_log, know_log_sums,
+                                               store_log_sums};
 
 static void columns(const fsm_slices *s, const column_passes *passes) {
   tile t;

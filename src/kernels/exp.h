@@ -153,10 +153,9 @@ FSM_APART tempering load_tempering(const double *temperature, ptrdiff_t stride, 
 /* What the exponentials of a slice share, in each lane. */
 typedef struct {
   vec_pair rate;
-  vec anchor;     /* ANCHOR + bias + SPARE - N */
-  vec floor;      /* an x from here down has the term of this one */
-  vec floor_term; /* which is as good as 0, and is made 0 by the last pass (share) */
-  vec origin;     /* subtracted from x beforehand: 0, or max where that is exact */
+  vec anchor; /* ANCHOR + bias + SPARE - N */
+  vec floor;  /* an x from here down has the term of this one (floor_term) */
+  vec origin; /* subtracted from x beforehand: 0, or max where that is exact */
 } exp_frame;
 
 /* TABLE_FACTOR * 2^(x*rate - N + SPARE) as scale * 2^r. NaN for NaN. */
@@ -219,12 +218,16 @@ FSM_INLINE exp_frame frame_rounded(vec max, const tempering *t, const real round
   f.anchor = v_sub(v_set1(ANCHOR + EXPONENT_BIAS + SPARE), n);
   /* Not where r is nearly 0, and its product with the smallest scale subnormal. */
   f.floor = v_mul(v_add(n, v_set1(FLOOR + (real)0.25 / TABLE_SIZE)), t->period);
-  exp_term at_floor;
-  exp_terms(&at_floor, &f.floor, &f, 1);
-  f.floor_term = v_stored(exp_term_value(&at_floor));
   return f;
 }
 
 FSM_INLINE exp_frame frame_of(vec max, const tempering *t) { return frame_rounded(max, t, ANCHOR); }
+
+/* The term of what is clamped, which is as good as 0, and is made 0 by the last pass (share). */
+FSM_INLINE vec floor_term(const exp_frame *f) {
+  exp_term term;
+  exp_terms(&term, &f->floor, f, 1);
+  return v_stored(exp_term_value(&term));
+}
 
 #endif

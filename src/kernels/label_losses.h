@@ -120,16 +120,16 @@ FSM_APART void label_losses_of(const neighbours *n) {
   slice s = {.call = c, .outer = n->first, .x = {.length = c->length}};
   bool is_smoothed = c->label_smoothing != 0;
   parts q = is_smoothed ? parts_of(&s, 0) : (parts){.s = &s, .keep = {1}};
+  const int64_t *labels = (const int64_t *)c->label.data + (ptrdiff_t)n->first * c->label.outer;
   real x[LANES];
   double kept[LANES] = {0};
   uint64_t is_plain = 0; /* bits of those to which the formula applies */
   v_store_real(x, n->max);
-  for (size_t k = 0; k < n->count; k++, s.outer++) {
-    int64_t label = label_of(&s);
-    if (label < 0) continue;
+  for (size_t k = 0; k < n->count; k++, labels += c->label.outer) {
+    if (*labels < 0) continue;
     is_plain |= (uint64_t)1 << k;
-    x[k] = n->x[label * n->stride + (ptrdiff_t)k];
-    kept[k] = weight_of(c, (size_t)label) * q.keep[0];
+    x[k] = n->x[*labels * n->stride + (ptrdiff_t)k];
+    kept[k] = weight_of(c, (size_t)*labels) * q.keep[0];
   }
   doubles weight = doubles_load(kept), loss;
   vec of_label = v_load_real(x);
@@ -141,8 +141,11 @@ FSM_APART void label_losses_of(const neighbours *n) {
   storage losses[LANES];
   vec rounded = v_join(loss.part);
   is_plain &= v_bits(v_finite(rounded));
+  if (c->slices.outer == 1 && is_plain == ((uint64_t)1 << LANES) - 1) {
+    v_store(result_of(&s), rounded);
+    return;
+  }
   v_store(losses, rounded);
-  s.outer = n->first;
   for (size_t k = 0; k < n->count; k++, s.outer++)
     *result_of(&s) = is_plain >> k & 1 ? losses[k] : loss_of_neighbour(n, k);
 }
@@ -207,11 +210,11 @@ FSM_APART void know_label_gradients(tile *t, size_t v, const neighbours *columns
   }
   lane_shares shares = know_shares(&t->sum[v], columns->max, &frame);
   doubles factor = doubles_load(factors), fraction = doubles_load(fractions), grad;
-  vec label_x = v_load_real(x), shifted = v_sub(label_x, frame.origin);
+  vec label_x = v_load_real(x), shifted = v_sub(label_x, frame.origin), floor = floor_term(&frame);
   mask is_largest = v_equal(label_x, columns->max);
   exp_term term;
   exp_terms(&term, &shifted, &frame, 1);
-  doubles value = widen(v_sub(v_stored(exp_term_value(&term)), frame.floor_term));
+  doubles value = widen(v_sub(v_stored(exp_term_value(&term)), floor));
   dvec scale[2][PARTS];
   for (int p = 0; p < PARTS; p++) {
     dvec_pair inverse = {shares.inverse[0].part[p], shares.inverse[1].part[p]};
@@ -222,7 +225,7 @@ FSM_APART void know_label_gradients(tile *t, size_t v, const neighbours *columns
     dvec others = v_select_part(is_largest, p, shares.others.part[p], d_sub(d_set1(1), own));
     grad.part[p] = d_mul(d_sub(d_set1(0), others), factor.part[p]);
   }
-  t->share[v] = (share_frame){frame.floor_term, pair_of(scale[0], scale[1])};
+  t->share[v] = (share_frame){floor, pair_of(scale[0], scale[1])};
   t->power[v] = v_load_real(power);
   v_store_real(of_label, v_join(grad.part));
 }
@@ -275,7 +278,7 @@ static void label_losses_columns(const fsm_call *c) {
       find_maxima(&t);
       find_frames(&t);
       sum_terms_for_log(&t);
-      know_logs(&t);
+      know_log_sums(&t);
       fsm_call of_columns = call_of_columns(c, outer, column);
       neighbours columns[TILE_VECTORS];
       for (size_t v = 0; v < t.vectors; v++) {

@@ -94,7 +94,7 @@ FSM_INLINE void sum_part(long_row *r, int k, exp_frame f, real max, const bool s
   else
     sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .fetches_ahead = true});
   r->part[k].ties = (double)sum.ties;
-  r->part[k].floor_term = v_first(f.floor_term);
+  r->part[k].floor_term = v_first(floor_term(&f));
   wide_total(sum.rest, r->part[k].sum);
 }
 
@@ -289,7 +289,7 @@ static void softmax_long_row(long_row *r) {
   bool twice = finds_terms_twice(r);
   sum_long_row(r, twice ? sum_terms_of_part : keep_terms_of_part);
   wide sum = wide_set1(r->sum);
-  r->share = share_frame_of(&sum, r->max, r->frame.floor_term);
+  r->share = share_frame_of(&sum, r->max, floor_term(&r->frame));
   if (!twice)
     for_each_part(r, scale_part);
   else

@@ -86,7 +86,7 @@ FSM_APART void confidence_group(group *g, const tempering *t, const bool masked)
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
   storage confidence[LANES];
-  v_store(confidence, softmax_of(max, &frame, share_frame_of(&sums.rest, max, frame.floor_term)));
+  v_store(confidence, softmax_of(max, &frame, share_frame_of(&sums.rest, max, v_set1(0))));
   real place[LANES];
   if (g->batch) v_store_real(place, batch_first_equal(g->batch, max));
   for (size_t k = 0; k < g->count; k++) {

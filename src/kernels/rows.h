@@ -365,7 +365,7 @@ FSM_INLINE doubles load_double_lanes(const double lanes[LANES], size_t count) {
 
 /* The frames of a group. */
 typedef struct {
-  real rate[2][LANES], anchor[LANES], floor[LANES], floor_term[LANES], origin[LANES];
+  real rate[2][LANES], anchor[LANES], floor[LANES], origin[LANES];
 } frame_lanes;
 
 FSM_INLINE frame_lanes lanes_of_frame(const exp_frame *f) {
@@ -374,7 +374,6 @@ FSM_INLINE frame_lanes lanes_of_frame(const exp_frame *f) {
   v_store_real(lanes.rate[1], f->rate.lo);
   v_store_real(lanes.anchor, f->anchor);
   v_store_real(lanes.floor, f->floor);
-  v_store_real(lanes.floor_term, f->floor_term);
   v_store_real(lanes.origin, f->origin);
   return lanes;
 }
@@ -383,7 +382,6 @@ FSM_INLINE exp_frame frame_of_row(const frame_lanes *lanes, size_t k) {
   exp_frame f = {{v_set1(lanes->rate[0][k]), v_set1(lanes->rate[1][k])},
                  v_set1(lanes->anchor[k]),
                  v_set1(lanes->floor[k]),
-                 v_set1(lanes->floor_term[k]),
                  v_set1(lanes->origin[k])};
   return f;
 }
@@ -498,8 +496,9 @@ FSM_INLINE void softmax_of_group(group *g, const tempering *t, real *scratch, co
   frame_lanes frames = lanes_of_frame(&frame);
   const out_use use = streams ? STREAM_LATER : STORE_TERMS;
   term_sum sums = sums_of_group(g, &frames, scratch, step, use, false, masked);
-  share_frame shares = share_frame_of(&sums.rest, max, frame.floor_term);
-  real hi[LANES], lo[LANES];
+  share_frame shares = share_frame_of(&sums.rest, max, floor_term(&frame));
+  real floor[LANES], hi[LANES], lo[LANES];
+  v_store_real(floor, shares.floor);
   v_store_real(hi, shares.scale.hi);
   v_store_real(lo, shares.scale.lo);
   for (size_t k = 0; k < g->count; k++) {
@@ -507,7 +506,7 @@ FSM_INLINE void softmax_of_group(group *g, const tempering *t, real *scratch, co
     storage *out = group_out(g, k);
     const bool finite = is_finite(g->max[k]); /* all are NaN otherwise */
     last_pass last = {.from = finite ? out : row.x, .out = out, .length = length};
-    last.share = (share_frame){v_set1(frames.floor_term[k]), {v_set1(hi[k]), v_set1(lo[k])}};
+    last.share = (share_frame){v_set1(floor[k]), {v_set1(hi[k]), v_set1(lo[k])}};
     look_ahead(g, k, masked);
     if (scratch && finite && streams) last.from = (const storage *)(scratch + k * step);
     if (scratch && finite && !streams) last.scratch = scratch + k * step;

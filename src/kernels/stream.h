@@ -54,7 +54,7 @@ FSM_INLINE last_pass left_to_do(const term_pass *p, storage *out, const term_sum
                                 const tempering *t, const bool is_log) {
   last_pass b = {.from = is_log ? p->row->x : p->out, .out = out, .length = p->row->length};
   if (!is_log) {
-    b.share = share_frame_of(&sum->rest, p->max, p->frame->floor_term);
+    b.share = share_frame_of(&sum->rest, p->max, floor_term(p->frame));
     return b;
   }
   bool finite = is_finite(v_first(p->max));

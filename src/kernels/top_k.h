@@ -281,12 +281,13 @@ FSM_APART void top_k_group(group *g, const tempering *t, const bool masked) {
   frame_lanes frames = lanes_of_frame(&frame);
   split_rows(g, false);
   term_sum sums = sums_of_call(g, &frame, false);
-  share_frame shares = share_frame_of(&sums.rest, max, frame.floor_term);
+  share_frame shares = share_frame_of(&sums.rest, max, floor_term(&frame));
   if (ranks_together(g)) {
     softmax_of_batch(g, &frame, shares);
     return;
   }
-  real hi[LANES], lo[LANES];
+  real floor[LANES], hi[LANES], lo[LANES];
+  v_store_real(floor, shares.floor);
   v_store_real(hi, shares.scale.hi);
   v_store_real(lo, shares.scale.lo);
   for (size_t k = 0; k < g->count; k++) {
@@ -294,7 +295,7 @@ FSM_APART void top_k_group(group *g, const tempering *t, const bool masked) {
     exp_frame f = frame_of_row(&frames, k);
     look_ahead(g, k, masked);
     ranking r = ranking_of(&s);
-    share_frame last = {f.floor_term, {v_set1(hi[k]), v_set1(lo[k])}};
+    share_frame last = {v_set1(floor[k]), {v_set1(hi[k]), v_set1(lo[k])}};
     softmax_of_elements(&r, g->call->k, &f, last);
   }
 }

@@ -69,15 +69,15 @@ typedef struct {
   wide ties, rest;
 } weighted_sum;
 
-FSM_INLINE void add_weighted(weighted_sum *sum, const weighted *e, const exp_frame *f, vec max,
-                             const size_t count) {
+FSM_INLINE void add_weighted(weighted_sum *sum, const weighted *e, const exp_frame *f, vec floor,
+                             vec max, const size_t count) {
   vec shifted[BLOCK];
   exp_term term[BLOCK];
   for (size_t k = 0; k < count; k++) shifted[k] = v_sub(e[k].x, f->origin);
   exp_terms(term, shifted, f, count);
   for (size_t k = 0; k < count; k++) {
     mask tie = v_equal(e[k].x, max);
-    vec value = v_zero_where(tie, v_sub(exp_term_value(&term[k]), f->floor_term));
+    vec value = v_zero_where(tie, v_sub(exp_term_value(&term[k]), floor));
     sum->rest = wide_add_products(sum->rest, widen(value), widen(e[k].weight));
     sum->ties = wide_add_doubles(sum->ties, widen(v_select(tie, e[k].weight, v_set1(0))));
   }
@@ -148,15 +148,16 @@ FSM_APART void weighted_row(const fsm_call *c, size_t outer) {
   v = survey_reduce(&v);
   tempering t = untempered();
   exp_frame f = frame_of(finite_or_0(v.max), &t);
+  vec floor = floor_term(&f);
   weighted_sum sum = {wide_zero(), wide_zero()};
   for (i = 0; i + ROW_BLOCK * LANES <= length; i += ROW_BLOCK * LANES) {
     weighted e[ROW_BLOCK];
     for (size_t k = 0; k < ROW_BLOCK; k++) e[k] = weighted_load(&s, i + k * LANES, LANES);
-    add_weighted(&sum, e, &f, v.max, ROW_BLOCK);
+    add_weighted(&sum, e, &f, floor, v.max, ROW_BLOCK);
   }
   for (; i < length; i += LANES) {
     weighted e = weighted_load(&s, i, length - i < LANES ? length - i : LANES);
-    add_weighted(&sum, &e, &f, v.max, 1);
+    add_weighted(&sum, &e, &f, floor, v.max, 1);
   }
   sum = (weighted_sum){wide_reduce(sum.ties), wide_reduce(sum.rest)};
   finish_weighted(c, outer, 1, &v, &sum, &f);
@@ -175,11 +176,12 @@ FSM_APART size_t weighted_batch(const fsm_call *c, size_t outer) {
   }
   tempering t = untempered();
   exp_frame f = frame_of(finite_or_0(v.max), &t);
+  vec floor = floor_term(&f);
   weighted_sum sum = {wide_zero(), wide_zero()};
   size_t i = 0;
   for (; i + COLUMNS_AT_ONCE <= c->length; i += COLUMNS_AT_ONCE)
-    add_weighted(&sum, e + i, &f, v.max, COLUMNS_AT_ONCE);
-  for (; i < c->length; i++) add_weighted(&sum, e + i, &f, v.max, 1);
+    add_weighted(&sum, e + i, &f, floor, v.max, COLUMNS_AT_ONCE);
+  for (; i < c->length; i++) add_weighted(&sum, e + i, &f, floor, v.max, 1);
   finish_weighted(c, outer, x.count, &v, &sum, &f);
   return x.count;
 }
