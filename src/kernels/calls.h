@@ -349,6 +349,29 @@ static void know_group(group *g, const tempering *t, known *known_rows, bool sto
     if (!is_finite(g->max[k])) known_rows[k].log = of_nonfinite[k];
 }
 
+/* Columns of a call, of which some functions work on tiles. */
+static fsm_slices columns_of_call(const fsm_call *c) {
+  fsm_array out = c->out.data ? c->out : c->x; /* of which nothing is written then */
+  return (fsm_slices){.outer = c->outer,
+                      .length = c->length,
+                      .inner = c->inner,
+                      .x = c->x.data,
+                      .x_outer = c->x.outer,
+                      .x_length = c->x.length,
+                      .out = out.data,
+                      .out_outer = out.outer,
+                      .out_length = out.length};
+}
+
+/* Find what a logarithm takes of a tile of them. */
+static void know_tile(tile *t, const fsm_slices *s, size_t outer, size_t column) {
+  place_tile(t, s, outer, column);
+  find_maxima(t);
+  find_frames(t);
+  sum_terms_for_log(t);
+  know_log_sums(t);
+}
+
 /* Softmax values of single elements. */
 static inline vec softmax_of(vec x, const exp_frame *f, share_frame last) {
   vec shifted = v_sub(x, f->origin);

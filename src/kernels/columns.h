@@ -157,17 +157,29 @@ FSM_INLINE void add_only_shifted_step(tile *t, const tile_place *p, size_t row, 
   add_step(t, p, row, rows, v, width, false, true, masked);
 }
 
-FSM_INLINE void scale_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
-                           size_t width, const bool masked) {
+/* Find the terms again, and scale them. */
+FSM_INLINE void share_again_step(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                 size_t v, size_t width, const bool masked) {
   share_frame last = t->share[v];
   exp_frame f = t->frame[v];
   vec x[BLOCK];
   exp_term term[BLOCK];
-  if (!KEEPS_TERMS) tile_terms(term, x, p, &f, row, rows, v, width, true, masked); /* found again */
+  tile_terms(term, x, p, &f, row, rows, v, width, true, masked);
+  for (size_t k = 0; k < rows; k++) {
+    line s = tile_row(p, p->x, 0, row + k);
+    storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
+    line_store(&s, out, v * LANES, width, share(exp_term_value(&term[k]), &last), 0, masked);
+  }
+}
+
+/* The same of terms that have been stored. */
+FSM_INLINE void scale_step(tile *t, const tile_place *p, size_t row, const size_t rows, size_t v,
+                           size_t width, const bool masked) {
+  share_frame last = t->share[v];
   for (size_t k = 0; k < rows; k++) {
     storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
     line s = tile_row(p, out, 0, row + k);
-    vec value = KEEPS_TERMS ? line_load(&s, v * LANES, width, false) : exp_term_value(&term[k]);
+    vec value = line_load(&s, v * LANES, width, false);
     line_store(&s, out, v * LANES, width, share(value, &last), 0, masked);
   }
 }
@@ -353,9 +365,9 @@ static void know_logs(tile *t) {
 static void scale_terms_of_tile(tile *t) {
   if (is_fused(t)) spread(t, t->share, sizeof *t->share / sizeof(vec));
   if (t->at.where)
-    for_each_block(t, scale_step, true);
+    for_each_block(t, KEEPS_TERMS ? scale_step : share_again_step, true);
   else
-    for_each_block(t, scale_step, false);
+    for_each_block(t, KEEPS_TERMS ? scale_step : share_again_step, false);
 }
 
 static void store_logs(tile *t) {

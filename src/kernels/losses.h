@@ -30,7 +30,31 @@ static void softmax_logsumexp_rows(const fsm_call *c) {
     call_groups(c, softmax_logsumexp_group, false);
 }
 
-static void softmax_logsumexp(const fsm_call *c) { as_rows(c, softmax_logsumexp_rows); }
+static void softmax_logsumexp_columns(const fsm_call *c) {
+  tile t;
+  fsm_slices s = columns_of_call(c);
+  prepare_tiles(&t, &s, false, true);
+  for (size_t outer = 0; outer < s.outer; outer++)
+    for (size_t column = 0; column < s.inner; column += t.columns) {
+      know_tile(&t, &s, outer, column);
+      for (size_t v = 0; v < t.vectors; v++) {
+        lane_shares shares = know_shares(&t.sum[v], t.max[v], &t.frame[v]);
+        t.share[v].floor = floor_term(&t.frame[v]);
+        t.share[v].scale = pair_of(shares.inverse[0].part, shares.inverse[1].part);
+      }
+      for_each_block(&t, share_again_step, false);
+      t.at.out = elements_of(&c->slices, outer, column);
+      store_log_sums(&t);
+    }
+}
+
+/* Columns of the log-sum-exp lie side by side, as all that is returned. */
+static void softmax_logsumexp(const fsm_call *c) {
+  if (c->inner > 1 && c->inner >= LANES / 2 && !c->where.data && c->slices.inner == 1)
+    softmax_logsumexp_columns(c);
+  else
+    as_rows(c, softmax_logsumexp_rows);
+}
 
 /* The share of a stored term. */
 static inline double share_of(const known *n, storage term) {
@@ -65,13 +89,14 @@ static inline double part_of_loss(const known *n, real x, double part) {
 typedef struct {
   const slice *s;
   const double *weight;
+  ptrdiff_t target_stride;   /* from one class to the next */
   size_t label;              /* at or past the end where there are probabilities */
   double keep[2], spread[2]; /* 1 - smoothing and smoothing/length, as hi + lo */
 } parts;
 
 static parts parts_of(const slice *s, size_t label) {
   double smoothing = s->call->label_smoothing, length = (double)s->x.length;
-  parts q = {.s = s, .weight = s->call->weight.data, .label = label};
+  parts q = {.s = s, .weight = s->call->weight.data, .target_stride = 1, .label = label};
   q.keep[0] = 1 - smoothing;
   q.keep[1] = (1 - q.keep[0]) - smoothing;
   q.spread[0] = smoothing / length;
@@ -118,17 +143,10 @@ FSM_INLINE doubles parts_at(const parts *q, size_t i, size_t width) {
   return parts_of_targets(q, target, weights, is_weighted);
 }
 
-/* Those of one class of the rows of a batch. */
-FSM_INLINE doubles batch_parts_at(const parts *q, const batch *target, size_t i) {
-  doubles targets = widen(v_load_real(target->columns[i]));
-  if (q->spread[0] == 0 && !q->weight) return targets;
-  doubles weight = doubles_set1(q->weight ? q->weight[i] : 1);
-  return parts_of_targets(q, targets, weight, q->weight);
-}
-
 /* The part of one class. */
 static double class_part(const parts *q, size_t i) {
-  double target = q->s->other ? (double)q->s->other[i] : i == q->label;
+  const storage *targets = q->s->other;
+  double target = targets ? (double)targets[(ptrdiff_t)i * q->target_stride] : i == q->label;
   double weight = weight_of(q->s->call, i), kept[2];
   multiply(target, q->keep[0], kept);
   kept[1] += target * q->keep[1];
@@ -298,73 +316,6 @@ static void parts_loss(const slice *s, const known *n, size_t label) {
   if (s->out) gradient_of_parts(&q, n, &sum);
 }
 
-/* The sums over the classes of the rows of a batch: of distances, and of the parts of the largest
- * elements, of the others, and of all. */
-typedef struct {
-  double distance[LANES], own[LANES], others[2][LANES], all[2][LANES];
-} batch_parts;
-
-FSM_APART void sum_parts_of_batch(batch_parts *sums, const group *g, const parts *q) {
-  vec max = load_lanes(g->max, g->count);
-  batch target;
-  call_batch(&target, g->call, &g->call->other, g->first);
-  wide distance = wide_zero(), own = wide_zero(), others = wide_zero();
-  for (size_t i = 0; i < g->batch->first.length; i++) {
-    vec x = v_load_real(g->batch->columns[i]), d = v_sub(max, x);
-    if (q->spread[0] == 0) /* 0 * inf is 0 here */
-      d = v_zero_where(v_equal(v_load_real(target.columns[i]), v_set1(0)), d);
-    doubles part = batch_parts_at(q, &target, i), of_largest;
-    distance = wide_add_products(distance, part, widen(d));
-    mask is_largest = v_equal(x, max);
-    for (int p = 0; p < PARTS; p++) {
-      of_largest.part[p] = v_select_part(is_largest, p, part.part[p], d_set1(0));
-      part.part[p] = v_select_part(is_largest, p, d_set1(0), part.part[p]);
-    }
-    own = wide_add_doubles(own, of_largest);
-    others = wide_add_doubles(others, part);
-  }
-  double lo[LANES];
-  wide_store(distance, sums->distance, lo);
-  wide_store(own, sums->own, lo); /* of a single element, which is not rounded */
-  wide_store(others, sums->others[0], sums->others[1]);
-  wide_store(wide_join(own, others), sums->all[0], sums->all[1]);
-}
-
-FSM_APART void probabilities_losses_batch(group *g, const tempering *t) {
-  known n[LANES];
-  batch_parts sums;
-  slice s = group_slice(g, 0);
-  parts q = parts_of(&s, SIZE_MAX);
-  sum_parts_of_batch(&sums, g, &q); /* before the terms take the places of the elements */
-  split_rows(g, true);
-  know_group(g, t, n, s.out != NULL, false);
-  for (size_t k = 0; k < g->count; k++) {
-    s = group_slice(g, k);
-    *result_of(&s) = (storage)loss_of_sums(&q, &n[k], sums.distance[k], sums.all[0][k]);
-    if (!s.out) continue;
-    parts_sum sum = {.largest = largest_class(&s, &n[k]),
-                     .own = sums.own[k],
-                     .others = {sums.others[0][k], sums.others[1][k]},
-                     .all = {sums.all[0][k], sums.all[1][k]}};
-    gradient_of_parts(&q, &n[k], &sum);
-  }
-}
-
-FSM_APART void probabilities_losses_group(group *g, const tempering *t, const bool masked) {
-  if (g->batch) {
-    probabilities_losses_batch(g, t);
-    return;
-  }
-  known n[LANES];
-  split_rows(g, true);
-  know_group(g, t, n, g->call->out.data != NULL, masked);
-  for (size_t k = 0; k < g->count; k++) {
-    slice s = group_slice(g, k);
-    look_ahead(g, k, masked);
-    parts_loss(&s, &n[k], SIZE_MAX);
-  }
-}
-
 FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, double second, size_t i,
                              size_t width) {
   line terms = {s->out, s->x.length, NULL, 0};
@@ -403,14 +354,8 @@ FSM_APART void grad_hess_group(group *g, const tempering *t, const bool masked) 
   }
 }
 
-static void probabilities_losses_rows(const fsm_call *c) {
-  call_groups(c, probabilities_losses_group, false);
-}
 static void grad_hess_rows(const fsm_call *c) { call_groups(c, grad_hess_group, false); }
 
-static void cross_entropy_probabilities(const fsm_call *c) {
-  as_rows(c, probabilities_losses_rows);
-}
 static void softmax_grad_hess(const fsm_call *c) { as_rows(c, grad_hess_rows); }
 
 #endif
