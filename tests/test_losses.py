@@ -1,6 +1,7 @@
 """Cross-entropy and its gradient: exactness, and what labels, weights and reductions mean."""
 
 import functools
+import itertools
 from functools import cache
 
 import mpmath
@@ -228,15 +229,29 @@ def test_ignored_labels_count_for_nothing(api, ignored, weighted, reduction):
     x[[1, 4]] = [[np.nan], [np.inf]]
     kept = labels != ignored
     weight = np.array([1.0, 2.0, 3.0, 4.0]) if weighted else None
-    options = {"reduction": reduction, "return_grad": True}
-    loss, grad = api.cross_entropy(x, labels, weight, ignore_index=ignored, **options)
-    wanted, wanted_grad = api.cross_entropy(x[kept], labels[kept], weight, **options)
-    if reduction == "none":
-        assert np.all(loss[~kept] == 0)
-        loss = loss[kept]
-    np.testing.assert_array_equal(loss, wanted)
-    np.testing.assert_array_equal(grad[kept], wanted_grad)
-    assert np.all(grad[~kept] == 0)
+    for smoothing, axis in itertools.product((0.2, 0.0), (0, -1)):
+        loss_of = functools.partial(
+            api.cross_entropy,
+            weight=weight,
+            axis=axis,
+            ignore_index=ignored,
+            label_smoothing=smoothing,
+            reduction=reduction,
+            return_grad=True,
+        )
+        if axis == 0:
+            loss, grad = loss_of(x.T.copy(), labels)
+            wanted, wanted_grad = loss_of(x[kept].T.copy(), labels[kept])
+            grad, wanted_grad = grad.T, wanted_grad.T
+        else:
+            loss, grad = loss_of(x, labels)
+            wanted, wanted_grad = loss_of(x[kept], labels[kept])
+        if reduction == "none":
+            assert np.all(loss[~kept] == 0)
+            loss = loss[kept]
+        np.testing.assert_array_equal(loss, wanted)
+        np.testing.assert_array_equal(grad[kept], wanted_grad)
+        assert np.all(grad[~kept] == 0)
     log_probs = np.where(kept[:, np.newaxis], api.log_softmax(x, -1), np.nan)
     got = api.nll_loss(log_probs, labels, weight, ignore_index=ignored, reduction=reduction)
     np.testing.assert_allclose(got if reduction != "none" else got[kept], wanted, rtol=1e-14)

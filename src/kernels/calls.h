@@ -304,26 +304,27 @@ static term_sum sums_of_call(group *g, const exp_frame *frame, bool stores) {
 static void know_lanes(known *known_rows, size_t count, const term_sum *sums, vec max,
                        const exp_frame *frame, doubles log, bool has_shares) {
   real maxima[LANES], floors[LANES];
-  double ties[LANES], logs[LANES], inverse[2][LANES], largest[LANES], others[LANES];
-  lane_shares shares;
+  double ties[LANES], logs[LANES];
   v_store_real(maxima, max);
   v_store_real(floors, floor_term(frame));
   doubles_store(sums->ties, ties);
   doubles_store(log, logs);
-  if (has_shares) {
-    shares = know_shares(sums, max, frame);
-    doubles_store(shares.inverse[0], inverse[0]);
-    doubles_store(shares.inverse[1], inverse[1]);
-    doubles_store(shares.largest, largest);
-    doubles_store(shares.others, others);
-  }
   for (size_t k = 0; k < count; k++) {
     known *n = &known_rows[k];
     n->max = maxima[k];
     n->floor = floors[k];
     n->ties = ties[k];
     n->log = logs[k];
-    if (!has_shares) continue;
+  }
+  if (!has_shares) return;
+  double inverse[2][LANES], largest[LANES], others[LANES];
+  lane_shares shares = know_shares(sums, max, frame);
+  doubles_store(shares.inverse[0], inverse[0]);
+  doubles_store(shares.inverse[1], inverse[1]);
+  doubles_store(shares.largest, largest);
+  doubles_store(shares.others, others);
+  for (size_t k = 0; k < count; k++) {
+    known *n = &known_rows[k];
     n->inverse[0] = inverse[0][k];
     n->inverse[1] = inverse[1][k];
     n->largest = largest[k];
