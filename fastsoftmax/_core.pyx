@@ -507,10 +507,10 @@ cdef class Kernels:
         return out
 
     cdef _weighted_lane(self, a, axis, b, keepdims, return_sign):
-        """Log-sum-exp of plain arrays along the last axis, or of a vector; None for others.
+        """Log-sum-exp of plain arrays along an axis, or of a vector; None for others.
 
-        The weights are those of all elements or, as a vector, of each row. None, too, if a slice is
-        left to others.
+        The weights are those of all elements or, along the last axis, a vector of those of each
+        row. None, too, if a slice is left to others.
         """
         cdef fsm_call call
         cdef cnp.ndarray log_sum, sign
@@ -521,7 +521,6 @@ cdef class Kernels:
             axis = -1
         if (
             not begin_plain(&call, a, axis)
-            or call.inner > 1
             or not is_plain(b)
             or keepdims is not False
             or type(return_sign) is not bool
@@ -529,7 +528,11 @@ cdef class Kernels:
             return None
         if is_like(b, a):
             call.other = whole(&call, b)
-        elif is_row_of(b, a) and cnp.PyArray_DIM(b, 0) == <cnp.npy_intp> call.length:
+        elif (
+            call.inner == 1
+            and is_row_of(b, a)
+            and cnp.PyArray_DIM(b, 0) == <cnp.npy_intp> call.length
+        ):
             call.other = same_for_all(b)
         else:
             return None

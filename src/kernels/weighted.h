@@ -163,17 +163,10 @@ FSM_APART void weighted_row(const fsm_call *c, size_t outer) {
   finish_weighted(c, outer, 1, &v, &sum, &f);
 }
 
-/* Short rows from `outer` on, LANES at most: returns how many. */
-FSM_APART size_t weighted_batch(const fsm_call *c, size_t outer) {
-  batch x, weight;
-  call_batch(&x, c, &c->x, outer);
-  call_batch(&weight, c, &c->other, outer);
-  weighted e[MOST_COLUMNS];
+/* Slices from `outer` on, each a lane, that are short. */
+FSM_APART void weighted_lanes(const fsm_call *c, size_t outer, size_t count, const weighted *e) {
   survey v = begin_survey();
-  for (size_t i = 0; i < c->length; i++) {
-    e[i] = weighted_of(v_load_real(x.columns[i]), v_load_real(weight.columns[i]));
-    survey_add(&v, e[i]);
-  }
+  for (size_t i = 0; i < c->length; i++) survey_add(&v, e[i]);
   tempering t = untempered();
   exp_frame f = frame_of(finite_or_0(v.max), &t);
   vec floor = floor_term(&f);
@@ -182,8 +175,36 @@ FSM_APART size_t weighted_batch(const fsm_call *c, size_t outer) {
   for (; i + COLUMNS_AT_ONCE <= c->length; i += COLUMNS_AT_ONCE)
     add_weighted(&sum, e + i, &f, floor, v.max, COLUMNS_AT_ONCE);
   for (; i < c->length; i++) add_weighted(&sum, e + i, &f, floor, v.max, 1);
-  finish_weighted(c, outer, x.count, &v, &sum, &f);
+  finish_weighted(c, outer, count, &v, &sum, &f);
+}
+
+/* Short rows from `outer` on, LANES at most: returns how many. */
+static size_t weighted_batch(const fsm_call *c, size_t outer) {
+  batch x, weight;
+  weighted e[MOST_COLUMNS];
+  call_batch(&x, c, &c->x, outer);
+  call_batch(&weight, c, &c->other, outer);
+  for (size_t i = 0; i < c->length; i++)
+    e[i] = weighted_of(v_load_real(x.columns[i]), v_load_real(weight.columns[i]));
+  weighted_lanes(c, outer, x.count, e);
   return x.count;
+}
+
+/* Short columns, which need not be transposed. */
+static void weighted_columns(const fsm_call *c) {
+  for (size_t outer = 0; outer < c->outer; outer++)
+    for (size_t inner = 0; inner < c->inner; inner += LANES) {
+      size_t left = c->inner - inner, count = left < LANES ? left : LANES;
+      const storage *x = elements_of(&c->x, outer, inner);
+      const storage *weight = elements_of(&c->other, outer, inner);
+      weighted e[MOST_COLUMNS];
+      for (size_t i = 0; i < c->length; i++, x += c->x.length, weight += c->other.length)
+        e[i] = weighted_of(load_or_0(x, 0, count), load_or_0(weight, 0, count));
+      fsm_call columns = *c;
+      columns.slices = columns_from(c->slices, sizeof(storage), outer, inner);
+      columns.index = columns_from(c->index, sizeof(ptrdiff_t), outer, inner);
+      weighted_lanes(&columns, 0, count, e);
+    }
 }
 
 static void weighted_rows(const fsm_call *c) {
@@ -193,6 +214,11 @@ static void weighted_rows(const fsm_call *c) {
     for (size_t outer = 0; outer < c->outer; outer++) weighted_row(c, outer);
 }
 
-static void weighted_logsumexp(const fsm_call *c) { as_rows(c, weighted_rows); }
+static void weighted_logsumexp(const fsm_call *c) {
+  if (c->inner > 1 && c->inner >= LANES / 2 && c->length <= SHORT)
+    weighted_columns(c);
+  else
+    as_rows(c, weighted_rows);
+}
 
 #endif
