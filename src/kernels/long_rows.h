@@ -112,18 +112,22 @@ static void find_largest_term(long_row *r, int k, const exp_frame *f) {
 /* The maximum of a part, and its sum if it can be had in a frame of its own; otherwise its sum when
  * the frame of the row is known. */
 FSM_INLINE void advance_part(long_row *r, int k, const bool stores, const bool splits) {
+  exp_frame f;
+  real max;
   if (r->knows_max) {
-    if (r->part[k].waits) sum_part(r, k, r->frame, v_first(r->max), stores, splits);
-    return;
+    if (!r->part[k].waits) return;
+    f = r->frame;
+    max = v_first(r->max);
+  } else {
+    line x = part_of(r, k);
+    max = x.where ? row_max(&x, true) : row_max(&x, false);
+    r->part[k].max = max;
+    r->part[k].waits = !has_whole_frame(max, &r->t);
+    if (r->part[k].waits) return;
+    f = frame_rounded(v_set1(max), &r->t, WHOLE);
+    r->part[k].n = exponent_of(&f);
+    if (splits) find_largest_term(r, k, &f);
   }
-  line x = part_of(r, k);
-  real max = x.where ? row_max(&x, true) : row_max(&x, false);
-  r->part[k].max = max;
-  r->part[k].waits = !has_whole_frame(max, &r->t);
-  if (r->part[k].waits) return;
-  exp_frame f = frame_rounded(v_set1(max), &r->t, WHOLE);
-  r->part[k].n = exponent_of(&f);
-  if (splits) find_largest_term(r, k, &f);
   sum_part(r, k, f, max, stores, splits);
 }
 
