@@ -1,4 +1,4 @@
-/* Log-sum-exp beside softmax, losses, and their gradients.
+/* Log-sum-exp beside softmax, losses, and their gradients, row by row.
  *
  * All are made of one exponentiation: the terms are stored where the softmax or gradient goes, and
  * turned into it by a last pass. Memory touched per element: two reads for a loss; for a gradient
