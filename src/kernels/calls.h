@@ -364,13 +364,22 @@ static fsm_slices columns_of_call(const fsm_call *c) {
                       .out_length = out.length};
 }
 
-/* Find what a logarithm takes of a tile of them. */
-static void know_tile(tile *t, const fsm_slices *s, size_t outer, size_t column) {
-  place_tile(t, s, outer, column);
-  find_maxima(t);
-  find_frames(t);
-  sum_terms_for_log(t);
-  know_log_sums(t);
+/* What is made of a tile of them, which begins at `column`, and whose log-sum-exps are known. */
+typedef void tile_kernel(const fsm_call *c, tile *t, size_t outer, size_t column);
+
+static void for_each_tile(const fsm_call *c, tile_kernel *kernel) {
+  tile t;
+  fsm_slices s = columns_of_call(c);
+  prepare_tiles(&t, &s, false, true);
+  for (size_t outer = 0; outer < s.outer; outer++)
+    for (size_t column = 0; column < s.inner; column += t.columns) {
+      place_tile(&t, &s, outer, column);
+      find_maxima(&t);
+      find_frames(&t);
+      sum_terms_for_log(&t);
+      know_log_sums(&t);
+      kernel(c, &t, outer, column);
+    }
 }
 
 /* Softmax values of single elements. */

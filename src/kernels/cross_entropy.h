@@ -160,23 +160,19 @@ static void probabilities_losses_rows(const fsm_call *c) {
 /* What the gradients of vector v of a tile take, and those of their labels, which are found from
  * the other classes. */
 FSM_APART void know_label_gradients(tile *t, size_t v, const neighbours *columns, real *of_label) {
-  const fsm_call *c = columns->call;
   exp_frame frame = t->frame[v];
-  slice s = {.call = c, .outer = columns->first};
-  real x[LANES], power[LANES] = {0};
-  double factors[LANES] = {0}, fractions[LANES] = {0};
-  v_store_real(x, columns->max);
-  for (size_t k = 0; k < columns->count; k++, s.outer++) {
-    int64_t label = label_of(&s);
-    if (label < 0) continue;
-    x[k] = columns->x[label * columns->stride + (ptrdiff_t)k];
-    factors[k] = weight_of(c, (size_t)label) * c->scale;
-    fractions[k] = fraction_of(factors[k], &power[k]);
+  label_lanes label = labels_of(columns, 1);
+  real power[LANES] = {0};
+  double factors[LANES], fractions[LANES] = {0};
+  doubles_store(label.kept, factors);
+  for (size_t k = 0; k < columns->count; k++) {
+    factors[k] *= columns->call->scale;
+    if (label.present >> k & 1) fractions[k] = fraction_of(factors[k], &power[k]);
   }
   lane_shares shares = know_shares(&t->sum[v], columns->max, &frame);
   doubles factor = doubles_load(factors), fraction = doubles_load(fractions), grad;
-  vec label_x = v_load_real(x), shifted = v_sub(label_x, frame.origin), floor = floor_term(&frame);
-  mask is_largest = v_equal(label_x, columns->max);
+  vec shifted = v_sub(label.x, frame.origin), floor = floor_term(&frame);
+  mask is_largest = v_equal(label.x, columns->max);
   exp_term term;
   exp_terms(&term, &shifted, &frame, 1);
   doubles value = widen(v_sub(v_stored(exp_term_value(&term)), floor));
@@ -218,11 +214,15 @@ static void label_gradients(tile *t, const neighbours *columns) {
   for (size_t v = 0; v < t->vectors; v++) store_label_gradients(&columns[v], of_label + v * LANES);
 }
 
-static void losses_of_tile(const fsm_call *c, tile *t, const storage *target) {
+static void losses_of_tile(const fsm_call *c, tile *t, size_t outer, size_t column) {
+  const storage *target = elements_of(&c->other, outer, column);
+  fsm_call of_columns = *c;
+  of_columns.label = columns_from(c->label, sizeof(int64_t), outer, column);
+  of_columns.slices = columns_from(c->slices, sizeof(storage), outer, column);
   neighbours columns[TILE_VECTORS];
   for (size_t v = 0; v < t->vectors; v++) {
     size_t first = v * LANES;
-    columns[v] = (neighbours){.call = c,
+    columns[v] = (neighbours){.call = &of_columns,
                               .first = first,
                               .count = tile_width(t, v),
                               .x = t->at.x + first,
@@ -243,24 +243,10 @@ static void losses_of_tile(const fsm_call *c, tile *t, const storage *target) {
   if (c->out.data && !has_parts(c)) label_gradients(t, columns);
 }
 
-static void losses_of_columns(const fsm_call *c) {
-  tile t;
-  fsm_slices s = columns_of_call(c);
-  prepare_tiles(&t, &s, false, true);
-  for (size_t outer = 0; outer < s.outer; outer++)
-    for (size_t column = 0; column < s.inner; column += t.columns) {
-      fsm_call of_columns = *c;
-      of_columns.label = columns_from(c->label, sizeof(int64_t), outer, column);
-      of_columns.slices = columns_from(c->slices, sizeof(storage), outer, column);
-      know_tile(&t, &s, outer, column);
-      losses_of_tile(&of_columns, &t, elements_of(&c->other, outer, column));
-    }
-}
-
 static void losses(const fsm_call *c, fsm_call_kernel *rows) {
   bool is_long = has_parts(c) && c->length > SHORT;
   if (c->inner > 1 && c->inner >= LANES / 2 && !is_long)
-    losses_of_columns(c);
+    for_each_tile(c, losses_of_tile);
   else
     as_rows(c, rows);
 }

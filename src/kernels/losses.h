@@ -30,28 +30,21 @@ static void softmax_logsumexp_rows(const fsm_call *c) {
     call_groups(c, softmax_logsumexp_group, false);
 }
 
-static void softmax_logsumexp_columns(const fsm_call *c) {
-  tile t;
-  fsm_slices s = columns_of_call(c);
-  prepare_tiles(&t, &s, false, true);
-  for (size_t outer = 0; outer < s.outer; outer++)
-    for (size_t column = 0; column < s.inner; column += t.columns) {
-      know_tile(&t, &s, outer, column);
-      for (size_t v = 0; v < t.vectors; v++) {
-        lane_shares shares = know_shares(&t.sum[v], t.max[v], &t.frame[v]);
-        t.share[v].floor = floor_term(&t.frame[v]);
-        t.share[v].scale = pair_of(shares.inverse[0].part, shares.inverse[1].part);
-      }
-      for_each_block(&t, share_again_step, false);
-      t.at.out = elements_of(&c->slices, outer, column);
-      store_log_sums(&t);
-    }
+static void softmax_logsumexp_tile(const fsm_call *c, tile *t, size_t outer, size_t column) {
+  for (size_t v = 0; v < t->vectors; v++) {
+    lane_shares shares = know_shares(&t->sum[v], t->max[v], &t->frame[v]);
+    t->share[v].floor = floor_term(&t->frame[v]);
+    t->share[v].scale = pair_of(shares.inverse[0].part, shares.inverse[1].part);
+  }
+  for_each_block(t, share_again_step, false);
+  t->at.out = elements_of(&c->slices, outer, column);
+  store_log_sums(t);
 }
 
 /* Columns of the log-sum-exp lie side by side, as all that is returned. */
 static void softmax_logsumexp(const fsm_call *c) {
   if (c->inner > 1 && c->inner >= LANES / 2 && !c->where.data && c->slices.inner == 1)
-    softmax_logsumexp_columns(c);
+    for_each_tile(c, softmax_logsumexp_tile);
   else
     as_rows(c, softmax_logsumexp_rows);
 }
