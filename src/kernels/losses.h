@@ -260,34 +260,59 @@ static parts_sum sum_of_parts(const parts *q, const known *n, size_t largest) {
   return p;
 }
 
+/* What the gradients of slices take in which every class has a part; a slice is a lane, or all are.
+ */
+typedef struct {
+  doubles inverse[2]; /* 1 / sum of the terms, as hi + lo */
+  pairs all;          /* parts */
+  doubles slope;      /* of the gradient of floats, by the term */
+  double factor;
+} part_gradients;
+
+FSM_INLINE part_gradients part_gradients_with(const doubles inverse[2], pairs all, double factor) {
+  part_gradients g = {.inverse = {inverse[0], inverse[1]}, .all = all, .factor = factor};
+  for (int p = 0; p < PARTS; p++)
+    g.slope.part[p] = d_mul(d_mul(inverse[0].part[p], all.part[p].hi), d_set1(factor));
+  return g;
+}
+
 /* share sum(parts of others) - part sum(shares of others), times the factor. In double the former
  * is the same as share sum(parts) - part to float's precision, for a share of a half at most. */
-FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const parts_sum *sum, size_t i,
-                                  size_t width) {
-  const slice *s = q->s;
-  line terms = {s->out, s->x.length, NULL, 0};
-  double factor = s->call->scale;
-  doubles part = parts_at(q, i, width), term = terms_at(s->out, i, width, n), grad;
+FSM_INLINE vec part_gradient(const part_gradients *g, doubles term, doubles part) {
+  doubles grad;
   for (int p = 0; p < PARTS; p++) {
     if (PARTS > 1) {
-      dvec away = d_mul(part.part[p], d_set1(-factor));
-      grad.part[p] = d_fma(term.part[p], d_set1(n->inverse[0] * sum->all[0] * factor), away);
+      dvec away = d_mul(part.part[p], d_set1(-g->factor));
+      grad.part[p] = d_fma(term.part[p], g->slope.part[p], away);
       continue;
     }
-    dvec share = share_of_term(term.part[p], n);
-    dvec other_parts = d_add(d_sub(d_set1(sum->all[0]), part.part[p]), d_set1(sum->all[1]));
+    dvec lo = d_mul(term.part[p], g->inverse[1].part[p]);
+    dvec share = d_fma(term.part[p], g->inverse[0].part[p], lo);
+    dvec other_parts = d_add(d_sub(g->all.part[p].hi, part.part[p]), g->all.part[p].lo);
     dvec away = d_mul(part.part[p], d_sub(d_set1(1), share));
-    grad.part[p] = d_mul(d_fma(share, other_parts, d_sub(d_set1(0), away)), d_set1(factor));
+    grad.part[p] = d_mul(d_fma(share, other_parts, d_sub(d_set1(0), away)), d_set1(g->factor));
   }
-  line_store(&terms, s->out, i, width, v_join(grad.part), 0, false);
+  return v_join(grad.part);
+}
+
+FSM_INLINE void parts_gradient_at(const parts *q, const known *n, const part_gradients *g, size_t i,
+                                  size_t width) {
+  storage *out = q->s->out;
+  vec grad = part_gradient(g, terms_at(out, i, width, n), parts_at(q, i, width));
+  line_store(NULL, out, i, width, grad, 0, false);
 }
 
 static void gradient_of_parts(const parts *q, const known *n, const parts_sum *sum) {
   const slice *s = q->s;
   size_t length = s->x.length, i = 0;
   double share = q->label < length ? share_of(n, s->out[q->label]) : 0;
-  for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, sum, i, LANES);
-  if (i < length) parts_gradient_at(q, n, sum, i, length - i);
+  doubles inverse[] = {doubles_set1(n->inverse[0]), doubles_set1(n->inverse[1])};
+  pairs all;
+  for (int p = 0; p < PARTS; p++)
+    all.part[p] = (dvec_pair){d_set1(sum->all[0]), d_set1(sum->all[1])};
+  part_gradients g = part_gradients_with(inverse, all, s->call->scale);
+  for (; i + LANES <= length; i += LANES) parts_gradient_at(q, n, &g, i, LANES);
+  if (i < length) parts_gradient_at(q, n, &g, i, length - i);
   if (q->label < length) {
     double part = class_part(q, q->label), other_parts = (sum->all[0] - part) + sum->all[1];
     s->out[q->label] = (storage)(fma(share, other_parts, -part * (1 - share)) * s->call->scale);

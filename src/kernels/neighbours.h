@@ -186,58 +186,41 @@ FSM_INLINE void store_losses_of_parts(const neighbours *n, const lane_parts *sum
   store_losses(n, loss, is_plain);
 }
 
-/* What gradients of parts take. */
+/* What their gradients take, of the terms of exp.h. */
 typedef struct {
-  lane_shares shares;
+  part_gradients of_parts;
   vec floor;
-  pairs all;       /* parts */
-  doubles slope;   /* of the gradient of floats, by the term */
   vec single_max;  /* NaN where several elements are the largest */
   vec single_grad; /* of the largest element, found from the others */
-} part_gradients;
+} lane_gradients;
 
-FSM_INLINE part_gradients know_part_gradients(const neighbours *n, const lane_parts *sum) {
-  part_gradients g = {.shares = know_shares(n->sum, n->max, n->frame),
-                      .floor = floor_term(n->frame)};
-  wide all = wide_join(sum->own, sum->others);
+FSM_INLINE lane_gradients know_part_gradients(const neighbours *n, const lane_parts *sum) {
+  lane_shares shares = know_shares(n->sum, n->max, n->frame);
+  wide total = wide_join(sum->own, sum->others);
+  pairs all;
   doubles single;
   dvec factor = d_set1(n->call->scale);
   for (int p = 0; p < PARTS; p++) {
     dvec_pair own = wide_part(&sum->own, p), others = wide_part(&sum->others, p);
-    g.all.part[p] = wide_part(&all, p);
-    g.slope.part[p] = d_mul(d_mul(g.shares.inverse[0].part[p], g.all.part[p].hi), factor);
-    dvec towards = d_mul(g.shares.largest.part[p], d_add(others.hi, others.lo));
+    all.part[p] = wide_part(&total, p);
+    dvec towards = d_mul(shares.largest.part[p], d_add(others.hi, others.lo));
     dvec away = d_mul(d_sub(d_set1(0), own.hi), factor);
-    single.part[p] = d_fma(away, g.shares.others.part[p], d_mul(towards, factor));
+    single.part[p] = d_fma(away, shares.others.part[p], d_mul(towards, factor));
   }
   mask is_single = v_equal(v_join(n->sum->ties.part), v_set1(1));
-  g.single_max = v_select(is_single, n->max, v_set1((real)NAN));
-  g.single_grad = v_join(single.part);
-  return g;
+  return (lane_gradients){part_gradients_with(shares.inverse, all, n->call->scale),
+                          floor_term(n->frame), v_select(is_single, n->max, v_set1((real)NAN)),
+                          v_join(single.part)};
 }
 
-/* share sum(parts of others) - part sum(shares of others), times the factor, of a term. In double
- * the former is the same as share sum(parts) - part to float's precision, for a share of a half at
- * most. */
-FSM_INLINE vec part_gradient(const part_gradients *g, vec x, vec term, doubles part,
-                             double factor) {
-  doubles value = widen(v_sub(v_stored(term), g->floor)), grad;
-  for (int p = 0; p < PARTS; p++) {
-    if (PARTS > 1) {
-      grad.part[p] = d_fma(value.part[p], g->slope.part[p], d_mul(part.part[p], d_set1(-factor)));
-      continue;
-    }
-    dvec lo = d_mul(value.part[p], g->shares.inverse[1].part[p]);
-    dvec share = d_fma(value.part[p], g->shares.inverse[0].part[p], lo);
-    dvec other_parts = d_add(d_sub(g->all.part[p].hi, part.part[p]), g->all.part[p].lo);
-    dvec away = d_mul(part.part[p], d_sub(d_set1(1), share));
-    grad.part[p] = d_mul(d_fma(share, other_parts, d_sub(d_set1(0), away)), d_set1(factor));
-  }
-  return v_select(v_equal(x, g->single_max), g->single_grad, v_join(grad.part));
+FSM_INLINE vec lane_gradient(const lane_gradients *g, vec x, const exp_term *term, doubles part) {
+  doubles value = widen(v_sub(v_stored(exp_term_value(term)), g->floor));
+  vec grad = part_gradient(&g->of_parts, value, part);
+  return v_select(v_equal(x, g->single_max), g->single_grad, grad);
 }
 
 /* Those of `count` classes from i on. */
-FSM_INLINE void store_part_gradients(const neighbours *n, const parts *q, const part_gradients *g,
+FSM_INLINE void store_part_gradients(const neighbours *n, const parts *q, const lane_gradients *g,
                                      size_t i, const size_t count) {
   vec x[ROW_BLOCK], shifted[ROW_BLOCK];
   exp_term term[ROW_BLOCK];
@@ -248,7 +231,7 @@ FSM_INLINE void store_part_gradients(const neighbours *n, const parts *q, const 
   exp_terms(term, shifted, n->frame, count);
   for (size_t k = 0; k < count; k++) {
     doubles part = parts_of_neighbours(n, q, i + k);
-    vec grad = part_gradient(g, x[k], exp_term_value(&term[k]), part, n->call->scale);
+    vec grad = lane_gradient(g, x[k], &term[k], part);
     line_store(NULL, n->out + (ptrdiff_t)(i + k) * n->out_stride, 0, n->count, grad, 0, false);
   }
 }
@@ -265,7 +248,7 @@ static void store_label_gradients(const neighbours *n, const real *grad) {
 }
 
 /* The gradients of the labels of smoothed losses. */
-FSM_INLINE void find_label_gradients(const neighbours *n, const parts *q, const part_gradients *g,
+FSM_INLINE void find_label_gradients(const neighbours *n, const parts *q, const lane_gradients *g,
                                      vec x, real *grad) {
   slice s = slice_of_neighbour(n, 0);
   double part[LANES] = {0};
@@ -278,8 +261,7 @@ FSM_INLINE void find_label_gradients(const neighbours *n, const parts *q, const 
   vec shifted = v_sub(x, n->frame->origin);
   exp_term term;
   exp_terms(&term, &shifted, n->frame, 1);
-  v_store_real(grad,
-               part_gradient(g, x, exp_term_value(&term), doubles_load(part), n->call->scale));
+  v_store_real(grad, lane_gradient(g, x, &term, doubles_load(part)));
 }
 
 /* Losses in which every class has a part: of probabilities, and of labels that are smoothed, where
@@ -300,7 +282,7 @@ FSM_APART void part_losses_of(const neighbours *n) {
     add_to_parts(&sum, label.kept, v_equal(label.x, n->max));
   }
   store_losses_of_parts(n, &sum, label.present);
-  part_gradients g = know_part_gradients(n, &sum);
+  lane_gradients g = know_part_gradients(n, &sum);
   real of_label[LANES];
   if (!n->target) find_label_gradients(n, &q, &g, label.x, of_label);
   size_t i = 0;
