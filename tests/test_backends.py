@@ -229,6 +229,22 @@ NOT_PLAIN = {
 }
 
 
+@pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_lane_sums_weighted_terms_along_any_axis(kernels, axis):
+    """A vector of weights is one of the last axis, whichever axis is as long."""
+    if kernels.name == "numpy":
+        pytest.skip("NumPy has no lanes")
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(0.0, 3.0, (2, 3, 3, 3))
+    lane = quick(kernels, "logsumexp")
+    wanted = np.log((weights[0, 0] ** 2 * np.exp(x)).sum(axis))
+    got = lane(x, axis, weights[0, 0] ** 2)
+    assert got is LEFT if axis < 2 else np.allclose(got, wanted, rtol=1e-14)
+    got = lane(x, axis, weights**2)
+    np.testing.assert_allclose(got, np.log((weights**2 * np.exp(x)).sum(axis)), rtol=1e-13)
+
+
 @pytest.mark.parametrize("case", NOT_PLAIN)
 def test_a_lane_leaves_what_is_not_plain_to_the_general_way(kernels, case):
     x, axis, out = NOT_PLAIN[case]
