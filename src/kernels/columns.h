@@ -126,14 +126,16 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
     }
     t->rest[v] = terms_add_values(t->rest[v], value, rows, true);
   } else {
-    mask tie[BLOCK];
+    vec value[BLOCK];
     vcount ties = t->ties[v];
     for (size_t k = 0; k < rows; k++) {
-      tie[k] = v_equal(x[k], t->max[v]);
-      ties = v_count_add(ties, tie[k]);
+      mask tie = v_equal(x[k], t->max[v]);
+      ties = v_count_add(ties, tie);
+      value[k] = exp_term_value(&term[k]);
+      drop_term(&value[k], &term[k], tie);
     }
     t->ties[v] = ties;
-    t->rest[v] = wide_add_others(t->rest[v], tie, term, rows, false);
+    t->rest[v] = wide_add_terms(t->rest[v], value, term, rows, false);
   }
 }
 

@@ -93,7 +93,7 @@ FSM_INLINE void sum_part(long_row *r, int k, exp_frame f, real max, const bool s
     sum = sum_of_row(&p, (term_flags){.shifted = true, .stores = stores, .splits = splits});
   else
     sum = sum_of_row(&p, (term_flags){.stores = stores, .splits = splits, .fetches_ahead = true});
-  r->part[k].ties = (double)sum.ties;
+  r->part[k].ties = count_total(sum.ties);
   r->part[k].floor_term = v_first(floor_term(&f));
   wide_total(sum.rest, r->part[k].sum);
 }

@@ -36,7 +36,10 @@ FSM_INLINE void softmax_vector(const fsm_slices *s, const bool masked) {
 FSM_INLINE doubles log_of_vector_sum(const one_vector *v, const bool masked) {
   if (!is_finite(v_first(v->max))) return doubles_set1(log_of_nonfinite_sum(&v->row, masked));
   mask tie = v_equal(v->x, v->max);
-  wide rest = wide_reduce(wide_add_others(wide_zero(), &tie, &v->term, 1, false));
+  exp_term term = v->term;
+  vec value = exp_term_value(&term);
+  drop_term(&value, &term, tie);
+  wide rest = wide_reduce(wide_add_terms(wide_zero(), &value, &term, 1, false));
   term_sum sum = {doubles_set1((double)v_count_true(tie)), rest};
   return log_of_sum(&sum, v->max, &v->frame);
 }

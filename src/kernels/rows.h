@@ -78,35 +78,45 @@ typedef struct {
 } term_flags;
 
 typedef struct {
-  size_t ties;
+  vcount ties;
   wide rest;
   vec max_ahead; /* in some lane */
 } row_sum;
+
+enum { ELEMENTS_OF_LINE = CACHE_LINE / sizeof(storage) };
 
 /* A block of a row, whose terms are found in two steps. */
 enum { ROW_BLOCK = 4 };
 typedef struct {
   size_t width[ROW_BLOCK];
-  vec x[ROW_BLOCK];
+  mask tie[ROW_BLOCK];
   exp_reduced reduced[ROW_BLOCK];
 } row_block;
 
 /* Begin with `count` vectors, ROW_BLOCK, 2 or 1, from element i on; they may not all be there or
- * `whole`. */
-FSM_INLINE void begin_block(row_block *b, const term_pass *p, size_t i, const size_t count,
-                            const bool whole, const term_flags flags) {
-  vec shifted[ROW_BLOCK];
+ * `whole`. Ties that are not to be stored are dropped here, lest anything be kept for them until
+ * the terms are added. */
+FSM_INLINE void begin_block(row_block *b, row_sum *sum, const term_pass *p, size_t i,
+                            const size_t count, const bool whole, const term_flags flags) {
+  vec x[ROW_BLOCK], shifted[ROW_BLOCK];
   size_t left = p->row->length - i;
   for (size_t k = 0; k < count; k++) {
     b->width[k] = whole || left > LANES ? LANES : left;
     left -= b->width[k];
-    b->x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
-    shifted[k] = flags.shifted ? v_sub(b->x[k], p->frame->origin) : b->x[k];
-    if (flags.fetches_out && whole && flags.looks_ahead) v_fetch_farther(p->out + i + k * LANES);
-    if (flags.fetches_out && whole && !flags.looks_ahead) v_fetch(p->out + i + k * LANES);
-    if (flags.fetches_ahead && whole) v_fetch_farther(p->ahead->x + i + k * LANES);
+    x[k] = line_load(p->row, i + k * LANES, b->width[k], flags.masked);
+    shifted[k] = flags.shifted ? v_sub(x[k], p->frame->origin) : x[k];
+    if (k * LANES % ELEMENTS_OF_LINE > 0 || !whole) continue;
+    if (flags.fetches_out && flags.looks_ahead) v_fetch_farther(p->out + i + k * LANES);
+    if (flags.fetches_out && !flags.looks_ahead) v_fetch(p->out + i + k * LANES);
+    if (flags.fetches_ahead) v_fetch_farther(p->ahead->x + i + k * LANES);
   }
   exp_reduce(b->reduced, shifted, p->frame, count);
+  if (!flags.splits) return;
+  for (size_t k = 0; k < count; k++) {
+    b->tie[k] = v_equal(x[k], p->max);
+    sum->ties = v_count_add(sum->ties, b->tie[k]);
+    if (!flags.stores) drop_reduced(&b->reduced[k], b->tie[k]);
+  }
 }
 
 /* Add the terms of a block that has been begun to the sum. */
@@ -125,7 +135,7 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
       v_stream(p->behind->out + j, finished(p->behind, j, LANES, flags.splits));
     }
   vec value[ROW_BLOCK];
-  for (size_t k = 0; k < count; k++) value[k] = v_stored(exp_term_value(&term[k]));
+  for (size_t k = 0; k < count; k++) value[k] = exp_term_value(&term[k]);
   if (flags.stores)
     for (size_t k = 0; k < count; k++) {
       if (KEEPS_TERMS)
@@ -134,13 +144,10 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
         v_store_real(p->scratch + i + k * LANES, value[k]);
     }
   if (flags.splits) {
-    mask tie[ROW_BLOCK];
-    for (size_t k = 0; k < count; k++) {
-      tie[k] = v_equal(b->x[k], p->max);
-      sum->ties += v_count_true(tie[k]);
-    }
-    sum->rest = wide_add_others(sum->rest, tie, term, count, true);
+    for (size_t k = 0; flags.stores && k < count; k++) drop_term(&value[k], &term[k], b->tie[k]);
+    sum->rest = wide_add_terms(sum->rest, value, term, count, true);
   } else {
+    for (size_t k = 0; k < count; k++) value[k] = v_stored(value[k]);
     sum->rest = terms_add_values(sum->rest, value, count, whole);
   }
 }
@@ -150,13 +157,13 @@ FSM_INLINE void add_rest(row_sum *sum, const term_pass *p, size_t i, const term_
   row_block b;
   size_t left = p->row->length - i;
   if (left <= LANES) {
-    begin_block(&b, p, i, 1, false, flags);
+    begin_block(&b, sum, p, i, 1, false, flags);
     add_block(sum, &b, p, i, 1, false, flags);
   } else if (left <= 2 * LANES) {
-    begin_block(&b, p, i, 2, false, flags);
+    begin_block(&b, sum, p, i, 2, false, flags);
     add_block(sum, &b, p, i, 2, false, flags);
   } else {
-    begin_block(&b, p, i, ROW_BLOCK, false, flags);
+    begin_block(&b, sum, p, i, ROW_BLOCK, false, flags);
     add_block(sum, &b, p, i, ROW_BLOCK, false, flags);
   }
 }
@@ -166,13 +173,14 @@ FSM_INLINE void add_rest(row_sum *sum, const term_pass *p, size_t i, const term_
 FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   enum { STEP = ROW_BLOCK * LANES };
   size_t length = p->row->length, i = 0;
-  row_sum sum = {0, flags.splits ? wide_zero() : terms_begin(), v_set1(-(real)INFINITY)};
+  row_sum sum = {v_count_zero(), flags.splits ? wide_zero() : terms_begin(),
+                 v_set1(-(real)INFINITY)};
   if (length >= STEP) {
     row_block b;
-    begin_block(&b, p, 0, ROW_BLOCK, true, flags);
+    begin_block(&b, &sum, p, 0, ROW_BLOCK, true, flags);
     for (size_t last = length - STEP; i + STEP <= last; i += STEP) {
       add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
-      begin_block(&b, p, i + STEP, ROW_BLOCK, true, flags);
+      begin_block(&b, &sum, p, i + STEP, ROW_BLOCK, true, flags);
     }
     add_block(&sum, &b, p, i, ROW_BLOCK, true, flags);
     i += STEP;
@@ -185,7 +193,7 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
 /* The sum of a row's terms, in every lane. */
 FSM_INLINE term_sum total_of_row(const term_pass *p, const term_flags flags) {
   row_sum sum = sum_of_row(p, flags);
-  term_sum total = {doubles_set1((double)sum.ties), wide_reduce(sum.rest)};
+  term_sum total = {doubles_set1(count_total(sum.ties)), wide_reduce(sum.rest)};
   return total;
 }
 
@@ -246,7 +254,6 @@ FSM_INLINE void finish_elements(const last_pass *p, size_t i, size_t end, const 
 /* Only whole lines are stored past the caches: what is left of one at either end of a row would
  * have to be joined with what its neighbour writes, and all stores would wait for that. These lines
  * are fetched beforehand. */
-enum { ELEMENTS_OF_LINE = CACHE_LINE / sizeof(storage) };
 FSM_INLINE void fetch_ends(const storage *out, size_t length) {
   v_fetch(out);
   v_fetch(out + length - 1);
@@ -281,7 +288,7 @@ FSM_INLINE void share_block(const term_pass *p, storage *out, size_t i, const bo
                             const share_frame *f, const bool masked) {
   row_block b;
   exp_term term[ROW_BLOCK];
-  begin_block(&b, p, i, ROW_BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
+  begin_block(&b, NULL, p, i, ROW_BLOCK, whole, (term_flags){.masked = masked, .shifted = true});
   exp_expand(term, b.reduced, ROW_BLOCK);
   for (size_t k = 0; k < ROW_BLOCK; k++) {
     vec y = share(exp_term_value(&term[k]), f);
@@ -464,7 +471,7 @@ FSM_INLINE void sum_rows(group_sums *sums, group *g, const frame_lanes *frames, 
     row_sum sum = sum_of_group_row(g, k, &f, terms, use, splits, masked);
     double total[2];
     wide_total(sum.rest, total);
-    sums->ties[k] = (double)sum.ties;
+    sums->ties[k] = count_total(sum.ties);
     sums->hi[k] = total[0];
     sums->lo[k] = total[1];
   }

@@ -95,20 +95,9 @@ FSM_INLINE vec batch_load(batch *b, const batch_kind kind) {
 
 /* Columns whose terms are found in two steps, as those of a row_block. */
 typedef struct {
-  vec x[COLUMNS_AT_ONCE];
+  mask tie[COLUMNS_AT_ONCE];
   exp_reduced reduced[COLUMNS_AT_ONCE];
 } batch_block;
-
-/* Begin with `count` columns from i on. */
-FSM_INLINE void batch_begin_block(batch_block *block, const batch *b, size_t i, const size_t count,
-                                  const exp_frame *f) {
-  vec shifted[COLUMNS_AT_ONCE];
-  for (size_t k = 0; k < count; k++) {
-    block->x[k] = v_load_real(b->columns[i + k]);
-    shifted[k] = v_sub(block->x[k], f->origin);
-  }
-  exp_reduce(block->reduced, shifted, f, count);
-}
 
 /* What becomes of the terms of a batch. */
 typedef struct {
@@ -116,32 +105,50 @@ typedef struct {
   bool splits; /* ties are counted apart, for a logarithm */
 } batch_flags;
 
+/* Begin with `count` columns from i on. */
+FSM_INLINE void batch_begin_block(batch_block *block, const batch *b, size_t i, const size_t count,
+                                  vec max, const exp_frame *f, const batch_flags flags) {
+  vec x[COLUMNS_AT_ONCE], shifted[COLUMNS_AT_ONCE];
+  for (size_t k = 0; k < count; k++) {
+    x[k] = v_load_real(b->columns[i + k]);
+    shifted[k] = v_sub(x[k], f->origin);
+  }
+  exp_reduce(block->reduced, shifted, f, count);
+  if (!flags.splits) return;
+  for (size_t k = 0; k < count; k++) {
+    block->tie[k] = v_equal(x[k], max);
+    if (!flags.stores) drop_reduced(&block->reduced[k], block->tie[k]);
+  }
+}
+
 /* Add their terms to the sum. */
 FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *block, batch *b,
-                                size_t i, const size_t count, vec max, const batch_flags flags,
+                                size_t i, const size_t count, const batch_flags flags,
                                 const bool whole) {
   vec value[COLUMNS_AT_ONCE];
   exp_term term[COLUMNS_AT_ONCE];
-  mask tie[COLUMNS_AT_ONCE];
   exp_expand(term, block->reduced, count);
   for (size_t k = 0; k < count; k++) {
-    value[k] = v_stored(exp_term_value(&term[k]));
-    if (flags.stores) v_store_real(b->columns[i + k], value[k]);
-    if (!flags.splits) continue;
-    tie[k] = v_equal(block->x[k], max);
-    *ties = v_count_add(*ties, tie[k]);
+    value[k] = exp_term_value(&term[k]);
+    if (flags.stores) v_store_real(b->columns[i + k], v_stored(value[k]));
   }
-  if (flags.splits)
-    sum->rest = wide_add_others(sum->rest, tie, term, count, false);
-  else
+  if (flags.splits) {
+    for (size_t k = 0; k < count; k++) {
+      *ties = v_count_add(*ties, block->tie[k]);
+      if (flags.stores) drop_term(&value[k], &term[k], block->tie[k]);
+    }
+    sum->rest = wide_add_terms(sum->rest, value, term, count, false);
+  } else {
+    for (size_t k = 0; k < count; k++) value[k] = v_stored(value[k]);
     sum->rest = terms_add_values(sum->rest, value, count, whole);
+  }
 }
 
 FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, const size_t count,
                                vec max, const exp_frame *f, const batch_flags flags) {
   batch_block block;
-  batch_begin_block(&block, b, i, count, f);
-  batch_add_block(sum, ties, &block, b, i, count, max, flags, false);
+  batch_begin_block(&block, b, i, count, max, f, flags);
+  batch_add_block(sum, ties, &block, b, i, count, flags, false);
 }
 
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch_flags flags) {
@@ -151,12 +158,12 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch
   batch_block block;
   size_t i = 0, length = b->first.length;
   if (length >= STEP) {
-    batch_begin_block(&block, b, 0, STEP, f);
+    batch_begin_block(&block, b, 0, STEP, max, f, flags);
     for (; i + 2 * STEP <= length; i += STEP) {
-      batch_add_block(&sum, &ties, &block, b, i, STEP, max, flags, true);
-      batch_begin_block(&block, b, i + STEP, STEP, f);
+      batch_add_block(&sum, &ties, &block, b, i, STEP, flags, true);
+      batch_begin_block(&block, b, i + STEP, STEP, max, f, flags);
     }
-    batch_add_block(&sum, &ties, &block, b, i, STEP, max, flags, true);
+    batch_add_block(&sum, &ties, &block, b, i, STEP, flags, true);
     i += STEP;
   }
   if (i + 2 < length)

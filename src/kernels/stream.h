@@ -37,7 +37,7 @@ FSM_INLINE void share_terms_past_caches(const line *row, const exp_frame *f, sto
   for (; i + STEP <= row->length; i += STEP) {
     row_block b;
     exp_term term[ROW_BLOCK];
-    begin_block(&b, &(term_pass){.row = row, .frame = f}, i, ROW_BLOCK, true,
+    begin_block(&b, NULL, &(term_pass){.row = row, .frame = f}, i, ROW_BLOCK, true,
                 (term_flags){.shifted = shifted});
     exp_expand(term, b.reduced, ROW_BLOCK);
     for (size_t k = 0; k < ROW_BLOCK; k++)

@@ -20,6 +20,13 @@ FSM_INLINE doubles doubles_set1(double a) {
   return d;
 }
 
+/* The count over all lanes. */
+FSM_INLINE double count_total(vcount count) {
+  dvec total = v_count_part(count, 0);
+  for (int p = 1; p < PARTS; p++) total = d_add(total, v_count_part(count, p));
+  return d_reduce_add(total);
+}
+
 FSM_INLINE void doubles_store(doubles d, double lanes[LANES]) {
   for (int p = 0; p < PARTS; p++) d_store(lanes + p * DOUBLE_LANES, d.part[p]);
 }
@@ -100,15 +107,14 @@ FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const
   return w;
 }
 
-/* Add the terms of `count` vectors where `skip` is not set, with what rounding has cost them. */
-FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
-                                const bool by_pairs) {
+/* Add the terms of `count` vectors, with what rounding them to their values has cost. */
+FSM_INLINE wide wide_add_terms(wide w, const vec *value, const exp_term *t, const size_t count,
+                               const bool by_pairs) {
   (void)by_pairs;
   for (size_t k = 0; k < count; k++) {
-    vec value = exp_term_value(&t[k]);
-    vec rounded_off = v_fma(t[k].rise, t[k].slope, v_sub(t[k].scale, value));
-    w = wide_add(w, v_zero_where(skip[k], value));
-    w.lo = d_add(w.lo, v_zero_where(skip[k], rounded_off));
+    vec rounded_off = v_fma(t[k].rise, t[k].slope, v_sub(t[k].scale, value[k]));
+    w = wide_add(w, value[k]);
+    w.lo = d_add(w.lo, rounded_off);
   }
   return w;
 }
@@ -166,14 +172,13 @@ FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const
   return w;
 }
 
-/* Add the terms of `count` vectors where `skip` is not set, one by one or, of an even number, two
- * at a time in real: that costs the sum half a unit in its last place. A logarithm shows it where
- * two or three elements have nearly all of the softmax: of its 2 units there, by fours it took 2.7,
- * by pairs 2.2 in short rows and 1.9 in others. */
-FSM_INLINE wide wide_add_others(wide w, const mask *skip, const exp_term *t, const size_t count,
-                                const bool by_pairs) {
-  vec value[BLOCK];
-  for (size_t k = 0; k < count; k++) value[k] = v_zero_where(skip[k], exp_term_value(&t[k]));
+/* Add the terms of `count` vectors, one by one or, of an even number, two at a time in real: that
+ * costs the sum half a unit in its last place. A logarithm shows it where two or three elements
+ * have nearly all of the softmax: of its 2 units there, by fours it took 2.7, by pairs 2.2 in short
+ * rows and 1.9 in others. */
+FSM_INLINE wide wide_add_terms(wide w, const vec *value, const exp_term *t, const size_t count,
+                               const bool by_pairs) {
+  (void)t;
   if (by_pairs && count % 2 == 0)
     for (size_t k = 0; k < count; k += 2) w = wide_add(w, v_add(value[k], value[k + 1]));
   else
@@ -215,5 +220,16 @@ typedef struct {
   doubles ties;
   wide rest;
 } term_sum;
+
+/* Where `tie` is set, a term that adds nothing to the rest: one that has not been expanded, and one
+ * whose value is known. */
+FSM_INLINE void drop_reduced(exp_reduced *reduced, mask tie) {
+  reduced->scale = v_zero_where(tie, reduced->scale);
+}
+FSM_INLINE void drop_term(vec *value, exp_term *term, mask tie) {
+  *value = v_zero_where(tie, *value);
+  term->scale = v_zero_where(tie, term->scale);
+  term->rise = v_zero_where(tie, term->rise);
+}
 
 #endif
