@@ -66,12 +66,25 @@ FSM_INLINE void for_each_vector(tile *t, const tile_place *p, size_t row, const 
   if (rest) step(t, p, row, rows, whole, rest, masked);
 }
 
+/* The same of `rows` rows at a time, from `row` on; the first row that is left. */
+FSM_INLINE size_t for_each_rows(tile *t, const tile_place *p, size_t row, const size_t rows,
+                                tile_step *step, const bool masked) {
+  for (; row + rows <= p->length; row += rows)
+    for_each_vector(t, p, row, rows, p->width, step, masked);
+  return row;
+}
+
+/* Of all rows, in blocks: what is known of a vector is loaded and stored for each of them. What is
+ * left of three classes is all of them. */
 FSM_INLINE void for_each_block(tile *t, tile_step *step, const bool masked) {
   const tile_place at = t->at;
-  size_t row = 0;
-  for (; row + BLOCK <= at.length; row += BLOCK)
-    for_each_vector(t, &at, row, BLOCK, at.width, step, masked);
-  for (; row < at.length; row++) for_each_vector(t, &at, row, 1, at.width, step, masked);
+  size_t row = for_each_rows(t, &at, 0, BLOCK, step, masked);
+  if (!masked) {
+    if (BLOCK > 4) row = for_each_rows(t, &at, row, 4, step, masked);
+    row = for_each_rows(t, &at, row, 3, step, masked);
+    row = for_each_rows(t, &at, row, 2, step, masked);
+  }
+  row = for_each_rows(t, &at, row, 1, step, masked);
   if (at.tail_width) for_each_vector(t, &at, row, 1, at.tail_width, step, masked);
 }
 
@@ -347,14 +360,19 @@ static void know_shares_of_tile(tile *t) {
     t->share[v] = share_frame_of(&t->sum[v].rest, t->max[v], floor_term(&t->frame[v]));
 }
 
+/* A step for all columns at a time: within one, each operation waits for the one before. */
 static void know_log_sums(tile *t) {
-  const bool finite = all_maxima_are_finite(t);
-  if (!finite) find_nan(t);
-  for (size_t v = 0; v < folded_vectors(t); v++) {
-    vec max = t->max[v];
-    t->log_sum[v] = log_of_sum(&t->sum[v], max, &t->frame[v]);
-    if (!finite)
-      t->log_sum[v] = log_of_nonfinite_sums(t->log_sum[v], max, v_equal(t->has_nan[v], v_set1(1)));
+  const size_t vectors = folded_vectors(t);
+  wide largest[TILE_VECTORS];
+  log_operand operand[TILE_VECTORS];
+  for (size_t v = 0; v < vectors; v++) largest[v] = largest_term(t->max[v], &t->frame[v]);
+  for (size_t v = 0; v < vectors; v++) operand[v] = operand_of_log(&t->sum[v], largest[v]);
+  for (size_t v = 0; v < vectors; v++) t->log_sum[v] = log_of(operand[v]);
+  if (all_maxima_are_finite(t)) return;
+  find_nan(t);
+  for (size_t v = 0; v < vectors; v++) {
+    mask nan = v_equal(t->has_nan[v], v_set1(1));
+    t->log_sum[v] = log_of_nonfinite_sums(t->log_sum[v], t->max[v], nan);
   }
 }
 

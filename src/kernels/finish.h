@@ -41,7 +41,7 @@ FSM_INLINE dvec exp2_slope(dvec r) {
 
 /* The largest term, to more than the precision of the others: the last roundings, and that of r,
  * are in lo. */
-FSM_INLINE dvec_pair largest_term(vec max, const exp_frame *f) {
+FSM_INLINE wide largest_term(vec max, const exp_frame *f) {
   dvec x = d_sub(max, f->origin);
   dvec minus_n = d_sub(f->anchor, d_set1(ANCHOR + EXPONENT_BIAS + SPARE));
   dvec reduced = v_fma(x, f->rate.hi, minus_n);
@@ -52,8 +52,7 @@ FSM_INLINE dvec_pair largest_term(vec max, const exp_frame *f) {
   dvec one = d_set1(1), hi = d_add(one, rise), lo = d_add(d_sub(one, hi), rise);
   lo = d_add(lo, d_mul_add(r_lo, d_mul(hi, d_set1(LOG_2)), rise_lo));
   dvec factor = d_set1(TABLE_FACTOR * SPARE_SCALE), term = d_mul(hi, factor);
-  dvec_pair result = {term, d_mul_add(lo, factor, d_fma(hi, factor, d_sub(d_set1(0), term)))};
-  return result;
+  return (wide){term, d_mul_add(lo, factor, d_fma(hi, factor, d_sub(d_set1(0), term)))};
 }
 
 FSM_INLINE vec_pair reciprocal(const wide *sum) {
@@ -64,9 +63,8 @@ FSM_INLINE vec_pair reciprocal(const wide *sum) {
   return result;
 }
 
-/* sum of exp((x - max)/temperature). */
-FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  dvec_pair largest = largest_term(max, f);
+/* sum of exp((x - max)/temperature), given its largest term. */
+FSM_INLINE pairs whole_sum(const term_sum *sum, wide largest) {
   dvec ratio = d_div(sum->rest.hi, largest.hi), minus_ratio = d_sub(d_set1(0), ratio);
   dvec remainder = d_add(d_fma(minus_ratio, largest.hi, sum->rest.hi), sum->rest.lo);
   remainder = d_div(d_mul_add(minus_ratio, largest.lo, remainder), largest.hi);
@@ -75,23 +73,28 @@ FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
   return total;
 }
 
-/* The logarithm of that. */
-FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  dvec_pair total = whole_sum(sum, max, f).part[0];
+/* The logarithm of that, in two steps. */
+typedef dvec_pair log_operand;
+
+FSM_INLINE log_operand operand_of_log(const term_sum *sum, wide largest) {
+  return whole_sum(sum, largest).part[0];
+}
+
+FSM_INLINE doubles log_of(log_operand total) {
   return (doubles){{log_of_pair(total.hi, total.lo, 0)}};
 }
 
 #else
 
-FSM_INLINE doubles largest_term(vec max, const exp_frame *f) {
-  doubles x = widen(v_sub(max, f->origin)), hi = widen(f->rate.hi), lo = widen(f->rate.lo);
-  doubles minus_n = widen(v_sub(f->anchor, v_set1(ANCHOR + EXPONENT_BIAS + SPARE))), term;
-  for (int p = 0; p < PARTS; p++) {
-    dvec r = d_mul_add(x.part[p], d_add(hi.part[p], lo.part[p]), minus_n.part[p]);
-    term.part[p] =
-        d_mul(d_mul_add(r, exp2_slope(r), d_set1(1)), d_set1(TABLE_FACTOR * SPARE_SCALE));
-  }
-  return term;
+/* The largest term, of which scale is exact and the rest an eighth at most: to an eighth of the
+ * error of others. */
+FSM_INLINE wide largest_term(vec max, const exp_frame *f) {
+  vec x = v_sub(max, f->origin);
+  exp_term term;
+  exp_terms(&term, &x, f, 1);
+  doubles scale = widen(term.scale), rest = widen(v_mul(term.rise, term.slope));
+  for (int p = 0; p < PARTS; p++) rest.part[p] = d_add(scale.part[p], rest.part[p]);
+  return rest;
 }
 
 FSM_INLINE vec_pair reciprocal(const wide *sum) {
@@ -103,8 +106,7 @@ FSM_INLINE vec_pair reciprocal(const wide *sum) {
   return result;
 }
 
-FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  doubles largest = largest_term(max, f);
+FSM_INLINE pairs whole_sum(const term_sum *sum, wide largest) {
   pairs total;
   for (int p = 0; p < PARTS; p++)
     total.part[p] = add_exactly(sum->ties.part[p], d_div(sum->rest.part[p], largest.part[p]));
@@ -112,33 +114,49 @@ FSM_INLINE pairs whole_sum(const term_sum *sum, vec max, const exp_frame *f) {
 }
 
 /* The logarithm of that, to float's precision: log_of_pair with a relative error of p of 2^-34.4,
- * and one division. With the largest term L and ties L + rest = 2^k L (1 + f), s is
+ * and one division, in two steps. With the largest term L and ties L + rest = 2^k L (1 + f), s is
  * f L/(f L + 2 L), and f L is found without a loss where f is small. Only that k follows from the
  * sum beside L's middle makes s up to 2^(1/8) larger. */
-FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
-  static const double c[] = {0x1.55555343fc02bp-1, 0x1.999cfdc13cdb0p-2, 0x1.23b4dbd1bdc81p-2,
-                             0x1.f340fa74cd7ddp-3};
+typedef struct {
+  doubles s, k;
+} log_operand;
+
+FSM_INLINE log_operand operand_of_log(const term_sum *sum, wide largest) {
   const double sqrt_half = 0x1.6a09e667f3bcdp-1, middle = TABLE_FACTOR * SPARE_SCALE;
   const uint64_t exponent_of_2_52 = 0x4330000000000000;
-  doubles largest = largest_term(max, f), log;
+  log_operand operand;
   for (int p = 0; p < PARTS; p++) {
     dvec one = largest.part[p], ties = sum->ties.part[p], rest = sum->rest.part[p];
     dvec all = d_mul_add(ties, one, rest);
     dvec k_bits = d_bits_right(d_bits_sub(all, d_set1(sqrt_half * middle)), 52);
-    dvec k = d_sub(d_bits_or(k_bits, exponent_of_2_52), d_set1(0x1p52));
     dvec power = d_bits_sub(d_set1(1), d_bits_left(k_bits, 52)); /* 2^-k */
     dvec more = d_sub(d_mul(ties, power), d_set1(1));
     dvec excess = d_mul_add(more, one, d_mul(rest, power));
-    dvec s = d_div(excess, d_add(excess, d_add(one, one))), z = d_mul(s, s);
-    dvec q = d_set1(c[3]);
-    for (int j = 2; j >= 0; j--) q = d_mul_add(q, z, d_set1(c[j]));
+    operand.k.part[p] = d_sub(d_bits_or(k_bits, exponent_of_2_52), d_set1(0x1p52));
+    operand.s.part[p] = d_div(excess, d_add(excess, d_add(one, one)));
+  }
+  return operand;
+}
+
+FSM_INLINE doubles log_of(log_operand operand) {
+  static const double c[] = {0x1.55555343fc02bp-1, 0x1.999cfdc13cdb0p-2, 0x1.23b4dbd1bdc81p-2,
+                             0x1.f340fa74cd7ddp-3};
+  enum { DEGREE = sizeof c / sizeof c[0] - 1 };
+  doubles log;
+  for (int p = 0; p < PARTS; p++) {
+    dvec s = operand.s.part[p], z = d_mul(s, s), q = d_set1(c[DEGREE]);
+    for (int j = DEGREE - 1; j >= 0; j--) q = d_mul_add(q, z, d_set1(c[j]));
     q = d_mul_add(q, z, d_set1(2));
-    log.part[p] = d_mul_add(s, q, d_mul(k, d_set1(LOG_2)));
+    log.part[p] = d_mul_add(s, q, d_mul(operand.k.part[p], d_set1(LOG_2)));
   }
   return log;
 }
 
 #endif
+
+FSM_INLINE doubles log_of_sum(const term_sum *sum, vec max, const exp_frame *f) {
+  return log_of(operand_of_log(sum, largest_term(max, f)));
+}
 
 /* What softmax's last pass takes: (term - floor)*scale. */
 typedef struct {

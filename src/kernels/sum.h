@@ -97,14 +97,12 @@ FSM_INLINE wide terms_end(wide w) {
   return w;
 }
 
-/* Add `count` vectors, 1 or an even number. Two at a time are added in real: that costs the sum
- * half a unit in its last place at most, and nothing where they are equal or 0, and all errors
- * would have one sign. */
+/* Add `count` vectors, two at a time in real: that costs the sum half a unit in its last place at
+ * most, and nothing where they are equal or 0, and all errors would have one sign. */
 FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const bool whole) {
   (void)whole;
-  if (count == 1) return terms_add(w, a[0]);
-  for (size_t k = 0; k < count; k += 2) w = terms_add(w, v_add(a[k], a[k + 1]));
-  return w;
+  for (size_t k = 0; k + 2 <= count; k += 2) w = terms_add(w, v_add(a[k], a[k + 1]));
+  return count % 2 ? terms_add(w, a[count - 1]) : w;
 }
 
 /* Add the terms of `count` vectors, with what rounding them to their values has cost. */
@@ -159,12 +157,14 @@ FSM_INLINE wide wide_add(wide w, vec a) {
 FSM_INLINE wide terms_begin(void) { return wide_zero(); }
 FSM_INLINE wide terms_end(wide w) { return w; }
 
-/* Add `count` vectors, 1, 2 or a multiple of 4. Four at a time are added in real: that costs the
+/* Add `count` vectors, 1 to 3 or a multiple of 4. Four at a time are added in real: that costs the
  * sum a unit in its last place at most, and nothing where they are equal, and all errors would have
  * one sign. If some are not `whole` but end in zeros, two at a time. */
 FSM_INLINE wide terms_add_values(wide w, const vec *a, const size_t count, const bool whole) {
   if (count == 1) return wide_add(w, a[0]);
-  if (count == 2) return wide_add(w, v_add(a[0], a[1]));
+  if (count < 4) w = wide_add(w, v_add(a[0], a[1]));
+  if (count == 3) w = wide_add(w, a[2]);
+  if (count < 4) return w;
   for (size_t k = 0; k < count; k += 4) {
     vec first = v_add(a[k], a[k + 1]), second = v_add(a[k + 2], a[k + 3]);
     w = whole ? wide_add(w, v_add(first, second)) : wide_add(wide_add(w, first), second);

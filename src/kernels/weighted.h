@@ -87,11 +87,11 @@ FSM_INLINE void add_weighted(weighted_sum *sum, const weighted *e, const exp_fra
 FSM_INLINE pairs whole_weighted_sum(const weighted_sum *sum, vec max, const exp_frame *f) {
 #ifdef FSM_REAL_DOUBLE
   term_sum all = {{{sum->ties.hi}}, sum->rest};
-  pairs total = whole_sum(&all, max, f);
+  pairs total = whole_sum(&all, largest_term(max, f));
   total.part[0].lo = d_add(total.part[0].lo, sum->ties.lo);
 #else
   term_sum all = {sum->ties, sum->rest};
-  pairs total = whole_sum(&all, max, f);
+  pairs total = whole_sum(&all, largest_term(max, f));
 #endif
   for (int p = 0; p < PARTS; p++) {
     dvec_pair t = total.part[p];
