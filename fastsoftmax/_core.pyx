@@ -461,21 +461,25 @@ cdef class Kernels:
         mean.
         """
         cdef const cnp.npy_int64 *label = <const cnp.npy_int64 *> call.label.data
+        cdef cnp.npy_int64 chosen
+        cdef cnp.npy_uint64 signs
         cdef double *weight = <double *> call.weight.data
-        cdef cnp.npy_intp count = call.outer * call.inner, ignored = 0, i
+        cdef cnp.npy_intp count = call.outer * call.inner, ignored = 0, last = call.length - 1, i
         cdef cnp.ndarray of_labels
         cdef double *of_label
         cdef double divisor, factor, rest
         cdef int exponent
         if weight is NULL:
             for i in range(count):
-                ignored += <cnp.npy_uint64> label[i] >> 63  # 1 of a negative one
+                signs = <cnp.npy_uint64> label[i] | <cnp.npy_uint64> last - label[i]
+                ignored += signs >> 63  # 1 of what is no class
             divisor = count - ignored
         else:
             of_labels = cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64, 0)
             of_label = <double *> cnp.PyArray_DATA(of_labels)
             for i in range(count):
-                of_label[i] = weight[label[i]] if label[i] >= 0 else 0
+                chosen = (<const volatile cnp.npy_int64 *> label)[i]
+                of_label[i] = weight[chosen] if 0 <= chosen <= last else 0
             divisor = self._total(of_labels)
             if isfinite(divisor):
                 divisor = frexp(divisor, &exponent)

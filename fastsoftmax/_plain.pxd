@@ -220,15 +220,17 @@ cdef inline bint is_reduction(reduction):
 cdef inline cnp.ndarray labels_of_slices(
     target, cnp.ndarray logits, axis, bint ignores, ignore_index
 ):
-    """Integers that are a class for each slice, or -1 where it `ignores` them; else None.
+    """Integers that are a class for each slice, or no class where it `ignores` them; else None.
 
-    Always a copy: what has been found to be in range must stay so, whatever other threads write.
+    Perhaps the target itself. The kernels look again whether a label is in range, as other threads
+    may write to it meanwhile.
     """
     cdef cnp.ndarray labels
     cdef cnp.npy_int64 *label
     cdef cnp.npy_int64 ignored
     cdef cnp.npy_intp classes, i
     cdef cnp.npy_uint64 signs = 0
+    cdef bint ignores_class
     cdef int place = from_the_front(axis, cnp.PyArray_NDIM(logits)), k
     labels = exact_array(target)
     if (
@@ -244,19 +246,23 @@ cdef inline cnp.ndarray labels_of_slices(
     if type(ignore_index) is not int or not -(2**63) <= ignore_index < 2**63:
         return None
     ignored = ignore_index
-    labels = cnp.PyArray_FROM_OTF(
-        labels, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY
-    )
     classes = cnp.PyArray_DIM(logits, place)
+    ignores_class = ignores and 0 <= ignored < classes
+    labels = cnp.PyArray_FROM_OTF(
+        labels,
+        cnp.NPY_INT64,
+        cnp.NPY_ARRAY_IN_ARRAY | (cnp.NPY_ARRAY_ENSURECOPY if ignores_class else 0),
+    )
     label = <cnp.npy_int64 *> cnp.PyArray_DATA(labels)
     # Most often all are classes, and then the sign of either operand is never set.
     for i in range(cnp.PyArray_SIZE(labels)):
         signs |= <cnp.npy_uint64> label[i] | <cnp.npy_uint64> classes - 1 - label[i]
-    if signs >> 63 == 0 and not (ignores and 0 <= ignored < classes):
+    if signs >> 63 == 0 and not ignores_class:
         return labels
     for i in range(cnp.PyArray_SIZE(labels)):
         if ignores and label[i] == ignored:
-            label[i] = -1
+            if ignores_class:
+                label[i] = -1
         elif not 0 <= label[i] < classes:
             return None
     return labels

@@ -78,7 +78,7 @@ typedef struct {
                        log-probabilities */
   fsm_array other;  /* target probabilities, weights; of backward functions the gradient */
   fsm_array where;  /* unsigned char: 1 where an element takes part and 0 elsewhere */
-  fsm_array label;  /* int64_t, (outer, inner): classes; none if negative */
+  fsm_array label;  /* int64_t, (outer, inner): classes; none if not below length */
   fsm_array weight; /* double: of classes, (length), contiguous; or of samples, (outer, inner) */
   fsm_array out;    /* softmax or gradient */
   fsm_array hess;   /* second derivatives */

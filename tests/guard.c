@@ -498,9 +498,15 @@ static void want_top_k(void) {
   }
 }
 
+/* A label may be -1 or past the last class, and is none then. */
+static bool has_label(void) {
+  double label = *posed_at(LABEL, 0);
+  return label >= 0 && label < (double)row.length;
+}
+
 static void want_loss(long double (*target)(size_t l)) {
   long double loss = 0, total = 0;
-  bool is_ignored = posed.shapes[LABEL].length && *posed_at(LABEL, 0) < 0;
+  bool is_ignored = posed.shapes[LABEL].length && !has_label();
   for (size_t l = 0; l < row.length; l++) total += target(l);
   for (size_t l = 0; l < row.length; l++) {
     if (target(l) != 0) loss -= target(l) * row.log_share[l];
@@ -521,8 +527,7 @@ static void want_loss_of_probabilities(void) { want_loss(given_part); }
 /* Logits do as log-probabilities. */
 static void want_nll(void) {
   size_t label = (size_t)*posed_at(LABEL, 0);
-  bool is_ignored = *posed_at(LABEL, 0) < 0;
-  *posed_at(SLICES, 0) = is_ignored ? 0 : -posed.elements[WEIGHT][label] * *posed_at(X, label);
+  *posed_at(SLICES, 0) = !has_label() ? 0 : -posed.elements[WEIGHT][label] * *posed_at(X, label);
 }
 
 static void want_grad_hess(void) {
@@ -590,7 +595,8 @@ static bool is_double(role r) { return r == WEIGHT || (r == SLICES && calling->w
 static double draw(role r, const dtype *d, size_t length) {
   double value;
   if (r == WHERE) return uniform() < 0.7;
-  if (r == LABEL) return below(8) == 0 && !weighs_samples() ? -1 : (double)below(length);
+  if (r == LABEL && below(8) == 0) return below(2) ? -1 : (double)length;
+  if (r == LABEL) return (double)below(length);
   if (r == WEIGHT) return 0.5 + uniform();
   d->set(&value, 20 * uniform() - 10);
   if (r == OTHER) d->set(&value, is_backward() ? (2 * uniform() - 1) / (double)length : uniform());

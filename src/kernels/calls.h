@@ -202,9 +202,14 @@ static inline ptrdiff_t *index_of(const slice *s) {
   const fsm_array *a = &s->call->index;
   return (ptrdiff_t *)a->data + (ptrdiff_t)s->outer * a->outer;
 }
+/* The class that label i names, or -1 if it names none. Labels may lie where others write: each is
+ * read once, whatever the compiler makes of it, and is a class only as it was read. */
+static inline int64_t class_at(const fsm_call *c, ptrdiff_t i) {
+  int64_t label = ((const volatile int64_t *)c->label.data)[i];
+  return (uint64_t)label < c->length ? label : -1;
+}
 static inline int64_t label_of(const slice *s) {
-  const fsm_array *a = &s->call->label;
-  return ((const int64_t *)a->data)[(ptrdiff_t)s->outer * a->outer];
+  return class_at(s->call, (ptrdiff_t)s->outer * s->call->label.outer);
 }
 
 /* What is known of a row. Shares are of the sum of its terms; those of all others than one of the

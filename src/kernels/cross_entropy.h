@@ -68,34 +68,36 @@ static inline bool has_parts(const fsm_call *c) {
 }
 
 /* A batch as neighbours; a gradient takes the place of the elements. */
-static neighbours neighbours_of_batch(group *g, vec max, doubles log) {
+static neighbours neighbours_of_batch(group *g, vec max) {
   storage *columns = columns_of_batch(g->batch);
-  return (neighbours){.call = g->call,
-                      .first = g->first,
-                      .count = g->count,
-                      .x = columns,
-                      .out = columns,
-                      .stride = LANES,
-                      .target_stride = LANES,
-                      .out_stride = LANES,
-                      .max = max,
-                      .log = log};
+  neighbours n = {.call = g->call,
+                  .first = g->first,
+                  .count = g->count,
+                  .x = columns,
+                  .out = columns,
+                  .stride = LANES,
+                  .target_stride = LANES,
+                  .out_stride = LANES,
+                  .max = max};
+  if (!g->call->other.data) select_labels(&n);
+  return n;
 }
 
 FSM_APART void label_losses_batch(group *g, const tempering *t) {
   vec max = load_lanes(g->max, g->count);
-  neighbours n = neighbours_of_batch(g, max, batch_log_of_sum(g->batch, max, t));
+  neighbours n = neighbours_of_batch(g, max);
+  n.log = batch_log_of_sum(g->batch, max, t);
   label_losses_of(&n);
 }
 
 FSM_APART void part_losses_batch(group *g, const tempering *t) {
   vec max = load_lanes(g->max, g->count);
+  neighbours n = neighbours_of_batch(g, max);
   exp_frame frame = frame_of(finite_or_0(max), t);
   split_rows(g, true);
   term_sum sum = sums_of_batch(g, &frame, false);
-  doubles log = log_of_sum(&sum, max, &frame);
-  if (!all_finite(max)) log = log_of_nonfinite_sums(log, max, batch_nan(g->batch));
-  neighbours n = neighbours_of_batch(g, max, log);
+  n.log = log_of_sum(&sum, max, &frame);
+  if (!all_finite(max)) n.log = log_of_nonfinite_sums(n.log, max, batch_nan(g->batch));
   n.sum = &sum;
   n.frame = &frame;
   batch target;
@@ -161,18 +163,17 @@ static void probabilities_losses_rows(const fsm_call *c) {
  * the other classes. */
 FSM_APART void know_label_gradients(tile *t, size_t v, const neighbours *columns, real *of_label) {
   exp_frame frame = t->frame[v];
-  label_lanes label = labels_of(columns, 1);
+  const selected *label = &columns->label;
   real power[LANES] = {0};
   double factors[LANES], fractions[LANES] = {0};
-  doubles_store(label.kept, factors);
-  for (size_t k = 0; k < columns->count; k++) {
-    factors[k] *= columns->call->scale;
-    if (label.present >> k & 1) fractions[k] = fraction_of(factors[k], &power[k]);
+  for (size_t k = 0; k < LANES; k++) {
+    factors[k] = label->weight[k] * columns->call->scale;
+    if (label->present >> k & 1) fractions[k] = fraction_of(factors[k], &power[k]);
   }
   lane_shares shares = know_shares(&t->sum[v], columns->max, &frame);
   doubles factor = doubles_load(factors), fraction = doubles_load(fractions), grad;
-  vec shifted = v_sub(label.x, frame.origin), floor = floor_term(&frame);
-  mask is_largest = v_equal(label.x, columns->max);
+  vec x = v_load_real(label->x), shifted = v_sub(x, frame.origin), floor = floor_term(&frame);
+  mask is_largest = v_equal(x, columns->max);
   exp_term term;
   exp_terms(&term, &shifted, &frame, 1);
   doubles value = widen(v_sub(v_stored(exp_term_value(&term)), floor));
@@ -235,11 +236,13 @@ static void losses_of_tile(const fsm_call *c, tile *t, size_t outer, size_t colu
                               .log = t->log_sum[v],
                               .sum = &t->sum[v],
                               .frame = &t->frame[v]};
+    if (!target) select_labels(&columns[v]);
+  }
+  for (size_t v = 0; v < t->vectors; v++)
     if (has_parts(c))
       part_losses_of(&columns[v]);
     else
       label_losses_of(&columns[v]);
-  }
   if (c->out.data && !has_parts(c)) label_gradients(t, columns);
 }
 

@@ -350,13 +350,16 @@ FSM_INLINE void grad_hess_at(const slice *s, const known *n, double weight, doub
 /* weight (share - target), and scale weight share (1 - share). */
 static void grad_hess_of_slice(const slice *s, const known *n) {
   const fsm_array *w = &s->call->weight;
-  size_t label = (size_t)label_of(s), length = s->x.length, i = 0;
+  int64_t label = label_of(s);
+  size_t length = s->x.length, i = 0;
   double weight = w->data ? ((const double *)w->data)[(ptrdiff_t)s->outer * w->outer] : 1;
   double second = weight * s->call->scale;
-  double others = s->x.x[label] == n->max ? n->others : 1 - share_of(n, s->out[label]);
+  double own_grad = 0;
+  if (label >= 0)
+    own_grad = -weight * (s->x.x[label] == n->max ? n->others : 1 - share_of(n, s->out[label]));
   for (; i + LANES <= length; i += LANES) grad_hess_at(s, n, weight, second, i, LANES);
   if (i < length) grad_hess_at(s, n, weight, second, i, length - i);
-  s->out[label] = (storage)(-weight * others);
+  if (label >= 0) s->out[label] = (storage)own_grad;
   if (n->ties == 1)
     s->hess[first_equal(&s->x, 0, n->max)] = (storage)(n->largest * n->others * second);
 }

@@ -7,6 +7,13 @@
 #ifndef FSM_KERNELS_NEIGHBOURS_H
 #define FSM_KERNELS_NEIGHBOURS_H
 
+/* What labels select. */
+typedef struct {
+  uint64_t present;     /* a bit for each slice that has a label */
+  real x[LANES];        /* the maximum where there is none */
+  double weight[LANES]; /* of the class, or 0 */
+} selected;
+
 /* At most LANES slices; of the arrays that have one element for each, theirs begin at `first`, one
  * further along `outer` for each. */
 typedef struct {
@@ -19,6 +26,7 @@ typedef struct {
   doubles log; /* of the sum of exp(x - max) */
   const term_sum *sum;
   const exp_frame *frame;
+  selected label;
 } neighbours;
 
 FSM_INLINE vec neighbours_at(const neighbours *n, const storage *x, ptrdiff_t stride, size_t i) {
@@ -33,29 +41,28 @@ static slice slice_of_neighbour(const neighbours *n, size_t k) {
                  .other = n->target ? n->target + k : NULL};
 }
 
-/* What their labels select. */
-typedef struct {
-  uint64_t present; /* a bit for each that has a label */
-  vec x;            /* the maximum where there is none */
-  doubles kept;     /* what the label adds to its class's part, or 0 */
-} label_lanes;
-
-FSM_INLINE label_lanes labels_of(const neighbours *n, double keep) {
+/* Look up what their labels select, some time before it is wanted: a vector cannot be loaded until
+ * all that was stored in its place by lanes has arrived there. */
+FSM_INLINE void select_labels(neighbours *n) {
   const fsm_call *c = n->call;
-  const int64_t *label = (const int64_t *)c->label.data + (ptrdiff_t)n->first * c->label.outer;
-  label_lanes lanes = {.present = 0};
-  real x[LANES];
-  double kept[LANES] = {0};
-  v_store_real(x, n->max);
-  for (size_t k = 0; k < n->count; k++, label += c->label.outer) {
-    if (*label < 0) continue;
-    lanes.present |= (uint64_t)1 << k;
-    x[k] = n->x[*label * n->stride + (ptrdiff_t)k];
-    kept[k] = weight_of(c, (size_t)*label) * keep;
+  ptrdiff_t place = (ptrdiff_t)n->first * c->label.outer;
+  n->label.present = 0;
+  v_store_real(n->label.x, n->max);
+  doubles_store(doubles_set1(0), n->label.weight);
+  for (size_t k = 0; k < n->count; k++, place += c->label.outer) {
+    int64_t label = class_at(c, place);
+    if (label < 0) continue;
+    n->label.present |= (uint64_t)1 << k;
+    n->label.x[k] = n->x[label * n->stride + (ptrdiff_t)k];
+    n->label.weight[k] = weight_of(c, (size_t)label);
   }
-  lanes.x = v_load_real(x);
-  lanes.kept = doubles_load(kept);
-  return lanes;
+}
+
+/* What the labels add to the parts of their classes, or 0. */
+FSM_INLINE doubles kept_of_labels(const neighbours *n, double keep) {
+  doubles kept = doubles_load(n->label.weight);
+  for (int p = 0; p < PARTS; p++) kept.part[p] = d_mul(kept.part[p], d_set1(keep));
+  return kept;
 }
 
 /* The loss of one of them by itself: infinite or NaN, or of a label that is none. */
@@ -120,14 +127,13 @@ FSM_APART void label_losses_of(const neighbours *n) {
   slice s = slice_of_neighbour(n, 0);
   bool is_smoothed = n->call->label_smoothing != 0;
   parts q = is_smoothed ? parts_of(&s, 0) : (parts){.s = &s, .keep = {1}};
-  label_lanes label = labels_of(n, q.keep[0]);
-  doubles loss;
+  doubles x = widen(v_load_real(n->label.x)), loss = kept_of_labels(n, q.keep[0]);
   for (int p = 0; p < PARTS; p++) {
-    dvec distance = d_sub(v_part(n->max, p), v_part(label.x, p));
-    loss.part[p] = d_mul(label.kept.part[p], d_add(distance, n->log.part[p]));
+    dvec distance = d_sub(v_part(n->max, p), x.part[p]);
+    loss.part[p] = d_mul(loss.part[p], d_add(distance, n->log.part[p]));
   }
   if (is_smoothed) loss = doubles_add(loss, smoothed_parts(n, &q));
-  store_losses(n, loss, label.present);
+  store_losses(n, loss, n->label.present);
 }
 
 /* Their parts in class i, but for what labels add. */
@@ -275,16 +281,16 @@ FSM_APART void part_losses_of(const neighbours *n) {
     return;
   }
   lane_parts sum = sum_parts_of_neighbours(n, &q, true);
-  label_lanes label = {.present = (uint64_t)-1};
+  vec x = v_load_real(n->label.x);
   if (!n->target) {
-    label = labels_of(n, q.keep[0]);
-    sum.distance = wide_add_products(sum.distance, label.kept, widen(v_sub(n->max, label.x)));
-    add_to_parts(&sum, label.kept, v_equal(label.x, n->max));
+    doubles kept = kept_of_labels(n, q.keep[0]);
+    sum.distance = wide_add_products(sum.distance, kept, widen(v_sub(n->max, x)));
+    add_to_parts(&sum, kept, v_equal(x, n->max));
   }
-  store_losses_of_parts(n, &sum, label.present);
+  store_losses_of_parts(n, &sum, n->target ? (uint64_t)-1 : n->label.present);
   lane_gradients g = know_part_gradients(n, &sum);
   real of_label[LANES];
-  if (!n->target) find_label_gradients(n, &q, &g, label.x, of_label);
+  if (!n->target) find_label_gradients(n, &q, &g, x, of_label);
   size_t i = 0;
   for (; i + ROW_BLOCK <= s.x.length; i += ROW_BLOCK) store_part_gradients(n, &q, &g, i, ROW_BLOCK);
   for (; i < s.x.length; i++) store_part_gradients(n, &q, &g, i, 1);

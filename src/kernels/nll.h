@@ -25,10 +25,10 @@ static void nll_loss(const fsm_call *c) {
   const double *weight = c->weight.data;
   for (size_t outer = 0; outer < outers; outer++) {
     const storage *x = elements_of(&c->x, outer, 0);
-    const int64_t *label = (const int64_t *)c->label.data + (ptrdiff_t)outer * c->label.outer;
+    ptrdiff_t label = (ptrdiff_t)outer * c->label.outer;
     double *loss = (double *)c->slices.data + (ptrdiff_t)outer * c->slices.outer;
     for (size_t i = 0; i < inners; i++, x += x_step, label += label_step, loss += loss_step)
-      *loss = nll(x, class_step, weight, *label);
+      *loss = nll(x, class_step, weight, class_at(c, label));
   }
 }
 
