@@ -94,3 +94,19 @@ def test_the_logarithm_of_rows_that_a_few_elements_lead(api, length, deviation):
         got = api.log_softmax(arrangement.place(x), arrangement.axis)
         largest = np.take_along_axis(arrangement.rows(got), at, 1)[:, 0]
         assert (np.abs(largest + exact) <= bound).all()
+
+
+@pytest.mark.skipif(not oracle.EXTENDED, reason="needs a long double of more than 64 bits")
+@pytest.mark.parametrize(("length", "deviation"), [(5, 10.0), (7, 5.0), (90, 5.0)])
+def test_the_shares_of_many_rows(api, length, deviation):
+    """A few of millions have the worst of all errors there are; in units at most 3."""
+    x = np.random.default_rng(length).normal(0.0, deviation, (2_400_000 // length, length))
+    x = x.astype(np.float32)
+    wide = x.astype(np.longdouble)
+    terms = np.exp(wide - wide.max(1, keepdims=True))
+    exact = terms / terms.sum(1, keepdims=True)
+    is_normal = exact > np.finfo(np.float32).tiny
+    bound = 3 * np.spacing(exact.astype(np.float32))
+    for arrangement in ARRANGEMENTS.values():
+        got = arrangement.rows(api.softmax(arrangement.place(x), arrangement.axis))
+        assert (np.abs(got - exact) <= bound)[is_normal].all()

@@ -137,7 +137,7 @@ FSM_INLINE void add_step(tile *t, const tile_place *p, size_t row, const size_t 
       storage *out = p->out + (ptrdiff_t)(row + k) * p->out_stride;
       if (KEEPS_TERMS) line_store(&s, out, v * LANES, width, value[k], 0, false);
     }
-    t->rest[v] = terms_add_values(t->rest[v], value, rows, true);
+    t->rest[v] = terms_add_values(t->rest[v], value, rows, false);
   } else {
     vec value[BLOCK];
     vcount ties = t->ties[v];

@@ -74,6 +74,7 @@ typedef struct {
   bool looks_ahead;   /* the maximum of the row ahead is found as well */
   bool fetches_out;   /* the lines of the result are brought into a cache, for another pass */
   bool fetches_ahead; /* and those of the row ahead */
+  bool averages;      /* the row averages the errors of a sum by fours; found by sum_of_row */
   bool finishes;      /* whole blocks of the row behind are finished, by the same function */
 } term_flags;
 
@@ -85,8 +86,9 @@ typedef struct {
 
 enum { ELEMENTS_OF_LINE = CACHE_LINE / sizeof(storage) };
 
-/* A block of a row, whose terms are found in two steps. */
-enum { ROW_BLOCK = 4 };
+/* A block of a row, whose terms are found in two steps; and the elements of a row that average the
+ * errors of a sum by fours. */
+enum { ROW_BLOCK = 4, AVERAGING = 32 * LANES };
 typedef struct {
   size_t width[ROW_BLOCK];
   mask tie[ROW_BLOCK];
@@ -148,7 +150,8 @@ FSM_INLINE void add_block(row_sum *sum, const row_block *b, const term_pass *p, 
     sum->rest = wide_add_terms(sum->rest, value, term, count, true);
   } else {
     for (size_t k = 0; k < count; k++) value[k] = v_stored(value[k]);
-    sum->rest = terms_add_values(sum->rest, value, count, whole);
+    const bool by_fours = flags.averages && whole && count == ROW_BLOCK;
+    sum->rest = terms_add_values(sum->rest, value, count, by_fours);
   }
 }
 
@@ -170,7 +173,7 @@ FSM_INLINE void add_rest(row_sum *sum, const term_pass *p, size_t i, const term_
 
 /* Each block is begun when the one before is added, as neither waits for the other, and each waits
  * for itself most of the time. */
-FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
+FSM_INLINE row_sum sum_of_blocks(const term_pass *p, const term_flags flags) {
   enum { STEP = ROW_BLOCK * LANES };
   size_t length = p->row->length, i = 0;
   row_sum sum = {v_count_zero(), flags.splits ? wide_zero() : terms_begin(),
@@ -188,6 +191,13 @@ FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
   if (i < length) add_rest(&sum, p, i, flags);
   if (!flags.splits) sum.rest = terms_end(sum.rest);
   return sum;
+}
+
+FSM_INLINE row_sum sum_of_row(const term_pass *p, const term_flags flags) {
+  if (PARTS == 1 || flags.splits || p->row->length < AVERAGING) return sum_of_blocks(p, flags);
+  term_flags of_long = flags;
+  of_long.averages = true;
+  return sum_of_blocks(p, of_long);
 }
 
 /* The sum of a row's terms, in every lane. */

@@ -123,8 +123,7 @@ FSM_INLINE void batch_begin_block(batch_block *block, const batch *b, size_t i, 
 
 /* Add their terms to the sum. */
 FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *block, batch *b,
-                                size_t i, const size_t count, const batch_flags flags,
-                                const bool whole) {
+                                size_t i, const size_t count, const batch_flags flags) {
   vec value[COLUMNS_AT_ONCE];
   exp_term term[COLUMNS_AT_ONCE];
   exp_expand(term, block->reduced, count);
@@ -140,7 +139,7 @@ FSM_INLINE void batch_add_block(term_sum *sum, vcount *ties, const batch_block *
     sum->rest = wide_add_terms(sum->rest, value, term, count, false);
   } else {
     for (size_t k = 0; k < count; k++) value[k] = v_stored(value[k]);
-    sum->rest = terms_add_values(sum->rest, value, count, whole);
+    sum->rest = terms_add_values(sum->rest, value, count, false);
   }
 }
 
@@ -148,7 +147,7 @@ FSM_INLINE void batch_add_last(term_sum *sum, vcount *ties, batch *b, size_t i, 
                                vec max, const exp_frame *f, const batch_flags flags) {
   batch_block block;
   batch_begin_block(&block, b, i, count, max, f, flags);
-  batch_add_block(sum, ties, &block, b, i, count, flags, false);
+  batch_add_block(sum, ties, &block, b, i, count, flags);
 }
 
 FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch_flags flags) {
@@ -160,10 +159,10 @@ FSM_INLINE term_sum batch_sum(batch *b, vec max, const exp_frame *f, const batch
   if (length >= STEP) {
     batch_begin_block(&block, b, 0, STEP, max, f, flags);
     for (; i + 2 * STEP <= length; i += STEP) {
-      batch_add_block(&sum, &ties, &block, b, i, STEP, flags, true);
+      batch_add_block(&sum, &ties, &block, b, i, STEP, flags);
       batch_begin_block(&block, b, i + STEP, STEP, max, f, flags);
     }
-    batch_add_block(&sum, &ties, &block, b, i, STEP, flags, true);
+    batch_add_block(&sum, &ties, &block, b, i, STEP, flags);
     i += STEP;
   }
   if (i + 2 < length)
