@@ -78,14 +78,19 @@ def test_a_dominated_row_keeps_its_digits_wherever_the_largest_stands(api, dtype
         assert_all_accurate(api, x, oracle.exact(x), arrangement)
 
 
+def many_rows(elements: int, length: int, deviation: float):
+    """Rows of float32, and their exponentials relative to the largest."""
+    x = np.random.default_rng(length).normal(0.0, deviation, (elements // length, length))
+    x = x.astype(np.float32)
+    wide = x.astype(np.longdouble)
+    return x, np.exp(wide - wide.max(1, keepdims=True))
+
+
 @pytest.mark.skipif(not oracle.EXTENDED, reason="needs a long double of more than 64 bits")
 @pytest.mark.parametrize(("length", "deviation"), [(4, 3.0), (7, 5.0), (200, 10.0)])
 def test_the_logarithm_of_rows_that_a_few_elements_lead(api, length, deviation):
     """Its error is theirs, and of many rows some have the worst; in units at most 2."""
-    x = np.random.default_rng(length).normal(0.0, deviation, (1_200_000 // length, length))
-    x = x.astype(np.float32)
-    wide = x.astype(np.longdouble)
-    terms = np.exp(wide - wide.max(1, keepdims=True))
+    x, terms = many_rows(1_200_000, length, deviation)
     at = x.argmax(1)[:, np.newaxis]
     np.put_along_axis(terms, at, 0, 1)
     exact = np.log1p(terms.sum(1))
@@ -100,10 +105,7 @@ def test_the_logarithm_of_rows_that_a_few_elements_lead(api, length, deviation):
 @pytest.mark.parametrize(("length", "deviation"), [(5, 10.0), (7, 5.0), (90, 5.0)])
 def test_the_shares_of_many_rows(api, length, deviation):
     """A few of millions have the worst of all errors there are; in units at most 3."""
-    x = np.random.default_rng(length).normal(0.0, deviation, (2_400_000 // length, length))
-    x = x.astype(np.float32)
-    wide = x.astype(np.longdouble)
-    terms = np.exp(wide - wide.max(1, keepdims=True))
+    x, terms = many_rows(2_400_000, length, deviation)
     exact = terms / terms.sum(1, keepdims=True)
     is_normal = exact > np.finfo(np.float32).tiny
     bound = 3 * np.spacing(exact.astype(np.float32))
